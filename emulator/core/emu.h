@@ -1,0 +1,135 @@
+/*
+ * emu.h: the joint between the CUDA Driver API front (emulator/driver) and the machine that executes
+ * PTX (emulator/core). The front owns contexts, streams, events and the API's argument checks; the
+ * machine owns device memory, PTX modules and launches, and the checks made while a kernel runs.
+ *
+ * Threads: every function may be called from any thread; a machine serialises what it must.
+ * Results are CUresult values, the ones a real driver would return.
+ */
+#ifndef EMU_H
+#define EMU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cuda.h>
+
+/* What one emulated GPU is: one row of arch.def. */
+typedef struct emu_arch {
+    const char *id;   /* "a100", "h100", ...: the word used in MMLP_EMULATOR_DEVICE */
+    const char *name; /* "Emulated A100": what cuDeviceGetName answers */
+    int cc_major, cc_minor;
+    int sm_count;
+    int shared_per_block;       /* bytes without opt-in: 49152 */
+    int shared_per_block_optin; /* bytes with CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
+    int shared_per_sm;
+    int regs_per_sm;
+    int max_threads_per_sm;
+    int max_blocks_per_sm;
+    int l2_bytes;
+    int clock_khz;
+    size_t memory_bytes;
+} emu_arch;
+
+/* The row called `id`, or NULL; emu_arch_at(i) walks the table until NULL. */
+const emu_arch *emu_arch_find(const char *id);
+const emu_arch *emu_arch_at(int index);
+
+/* How a machine behaves; the front fills it from the environment (see driver/options.c). */
+typedef struct emu_config {
+    const emu_arch *arch;
+    uint64_t schedule_seed; /* order of warps: a function of this seed and the block index alone */
+    int threads;            /* host threads that run blocks; 0: all cores of this process */
+    const char *isa;        /* "avx512", "avx2", "plain", or NULL: the best this CPU has */
+} emu_config;
+
+typedef struct emu_machine emu_machine;
+typedef struct emu_module emu_module;
+typedef struct emu_function emu_function;
+
+/* isa not available on this CPU or an unknown word: CUDA_ERROR_INVALID_VALUE. */
+CUresult emu_machine_create(emu_machine **out, const emu_config *config);
+void emu_machine_destroy(emu_machine *machine); /* NULL allowed; frees its memory and modules */
+
+/* ---- device memory -------------------------------------------------------------------------
+ * A CUdeviceptr is the address inside one reserved arena, so pointer arithmetic works as on a GPU.
+ * Every allocation starts on 512 bytes and is followed by a guard gap. All bytes start
+ * "uninitialised"; copies, memsets and kernel stores initialise them. */
+
+/* bytes == 0: INVALID_VALUE; more than the device has left: OUT_OF_MEMORY. `label` (may be NULL)
+ * names the allocation in reports, e.g. a module variable. */
+CUresult emu_memory_alloc(emu_machine *machine, CUdeviceptr *out, size_t bytes, const char *label);
+CUresult emu_memory_free(emu_machine *machine, CUdeviceptr ptr); /* not a base: INVALID_VALUE */
+/* The allocation that holds ptr, or INVALID_VALUE. Either out pointer may be NULL. */
+CUresult emu_memory_range(emu_machine *machine, CUdeviceptr ptr, CUdeviceptr *base, size_t *bytes);
+void emu_memory_usage(emu_machine *machine, size_t *free_bytes, size_t *total_bytes);
+/* Copies. A range that leaves its allocation is INVALID_VALUE and copies nothing. from_device copies
+ * uninitialised bytes as they are; device_to_device carries the "initialised" marks along. */
+CUresult emu_memory_to_device(emu_machine *machine, CUdeviceptr dst, const void *src, size_t bytes);
+CUresult emu_memory_from_device(emu_machine *machine, void *dst, CUdeviceptr src, size_t bytes);
+CUresult emu_memory_device_to_device(emu_machine *machine, CUdeviceptr dst, CUdeviceptr src,
+                                     size_t bytes);
+/* Writes `count` elements of `width` (1, 2 or 4) bytes. */
+CUresult emu_memory_set(emu_machine *machine, CUdeviceptr dst, uint32_t value, int width,
+                        size_t count);
+
+/* ---- modules -------------------------------------------------------------------------------- */
+
+/*
+ * Parses and decodes PTX text (`bytes` long, a terminating NUL not needed). A cubin or fatbin image is
+ * CUDA_ERROR_NO_BINARY_FOR_GPU, text that does not parse or uses an unknown instruction is
+ * CUDA_ERROR_INVALID_PTX, a .target above the device's compute capability CUDA_ERROR_NO_BINARY_FOR_GPU,
+ * a target with the suffix `a` on another architecture too. On failure `log` (capacity log_bytes,
+ * may be NULL) holds one line: the PTX line, what was found, what was wanted.
+ */
+CUresult emu_module_load(emu_machine *machine, emu_module **out, const void *image, size_t bytes,
+                         char *log, size_t log_bytes);
+void emu_module_unload(emu_machine *machine, emu_module *module);
+CUresult emu_module_function(emu_module *module, const char *name, emu_function **out);
+int emu_module_function_count(const emu_module *module);
+emu_function *emu_module_function_at(emu_module *module, int index);
+CUresult emu_module_global(emu_module *module, const char *name, CUdeviceptr *ptr, size_t *bytes);
+
+typedef struct emu_function_attributes {
+    const char *name; /* lives as long as the module */
+    size_t static_shared_bytes;
+    size_t const_bytes;
+    size_t local_bytes;
+    int max_threads;     /* from .maxntid, else 1024 */
+    int reqntid[3];      /* from .reqntid, else zeros */
+    int registers;       /* an estimate from liveness: PTX has none */
+    int ptx_version;     /* 90 for 9.0 */
+    int target;          /* 80 for sm_80 */
+    int param_count;
+    size_t param_bytes; /* whole parameter block */
+} emu_function_attributes;
+
+void emu_function_get(const emu_function *function, emu_function_attributes *out);
+/* Offset and size of parameter `index` in the block; index out of range: INVALID_VALUE. */
+CUresult emu_function_param(const emu_function *function, int index, size_t *offset, size_t *bytes);
+
+/* ---- launch --------------------------------------------------------------------------------- */
+
+typedef struct emu_launch {
+    unsigned grid[3], block[3], cluster[3]; /* cluster 0 or 1 each: none */
+    size_t dynamic_shared_bytes;
+} emu_launch;
+
+/*
+ * Runs the kernel to its end on this thread and the machine's workers. params: the packed parameter
+ * block of emu_function_attributes.param_bytes bytes. A violation stops the kernel and returns
+ * ILLEGAL_ADDRESS (bounds), MISALIGNED_ADDRESS, ILLEGAL_INSTRUCTION, or LAUNCH_FAILED (what only a
+ * checker finds: uninitialised reads, barrier misuse, divergence at an aligned instruction, deadlock).
+ * `report` (capacity report_bytes, may be NULL) then holds the text: what, kernel, PTX line with its
+ * text, block, warp, lanes, address, allocation (base, size, label, distance), and the seed.
+ */
+CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch *launch,
+                 const void *params, char *report, size_t report_bytes);
+
+/* Totals of the last finished launch, for the bench. */
+typedef struct emu_run_counts {
+    uint64_t warp_instructions;
+} emu_run_counts;
+void emu_run_last_counts(emu_machine *machine, emu_run_counts *out);
+
+#endif
