@@ -1,7 +1,8 @@
 /*
- * emu.h: the joint between the CUDA Driver API front (emulator/driver) and the machine that executes
- * PTX (emulator/core). The front owns contexts, streams, events and the API's argument checks; the
- * machine owns device memory, PTX modules and launches, and the checks made while a kernel runs.
+ * emu.h: the joint between the CUDA Driver API front (emulator/driver) and the machine that
+ * executes PTX (emulator/core). The front owns contexts, streams, events and the API's argument
+ * checks; the machine owns device memory, PTX modules and launches, and the checks made while a
+ * kernel runs.
  *
  * Threads: every function may be called from any thread; a machine serialises what it must.
  * Results are CUresult values, the ones a real driver would return.
@@ -63,8 +64,9 @@ CUresult emu_memory_free(emu_machine *machine, CUdeviceptr ptr); /* not a base: 
 /* The allocation that holds ptr, or INVALID_VALUE. Either out pointer may be NULL. */
 CUresult emu_memory_range(emu_machine *machine, CUdeviceptr ptr, CUdeviceptr *base, size_t *bytes);
 void emu_memory_usage(emu_machine *machine, size_t *free_bytes, size_t *total_bytes);
-/* Copies. A range that leaves its allocation is INVALID_VALUE and copies nothing. from_device copies
- * uninitialised bytes as they are; device_to_device carries the "initialised" marks along. */
+/* Copies. A range that leaves its allocation is INVALID_VALUE and copies nothing. from_device
+ * copies uninitialised bytes as they are; device_to_device carries the "initialised" marks along.
+ */
 CUresult emu_memory_to_device(emu_machine *machine, CUdeviceptr dst, const void *src, size_t bytes);
 CUresult emu_memory_from_device(emu_machine *machine, void *dst, CUdeviceptr src, size_t bytes);
 CUresult emu_memory_device_to_device(emu_machine *machine, CUdeviceptr dst, CUdeviceptr src,
@@ -76,11 +78,12 @@ CUresult emu_memory_set(emu_machine *machine, CUdeviceptr dst, uint32_t value, i
 /* ---- modules -------------------------------------------------------------------------------- */
 
 /*
- * Parses and decodes PTX text (`bytes` long, a terminating NUL not needed). A cubin or fatbin image is
- * CUDA_ERROR_NO_BINARY_FOR_GPU, text that does not parse or uses an unknown instruction is
- * CUDA_ERROR_INVALID_PTX, a .target above the device's compute capability CUDA_ERROR_NO_BINARY_FOR_GPU,
- * a target with the suffix `a` on another architecture too. On failure `log` (capacity log_bytes,
- * may be NULL) holds one line: the PTX line, what was found, what was wanted.
+ * Parses and decodes PTX text (`bytes` long, a terminating NUL not needed). A cubin or fatbin image
+ * is CUDA_ERROR_NO_BINARY_FOR_GPU, text that does not parse or uses an unknown instruction is
+ * CUDA_ERROR_INVALID_PTX, a .target above the device's compute capability
+ * CUDA_ERROR_NO_BINARY_FOR_GPU, a target with the suffix `a` on another architecture too. On
+ * failure `log` (capacity log_bytes, may be NULL) holds one line: the PTX line, what was found,
+ * what was wanted.
  */
 CUresult emu_module_load(emu_machine *machine, emu_module **out, const void *image, size_t bytes,
                          char *log, size_t log_bytes);
@@ -95,11 +98,11 @@ typedef struct emu_function_attributes {
     size_t static_shared_bytes;
     size_t const_bytes;
     size_t local_bytes;
-    int max_threads;     /* from .maxntid, else 1024 */
-    int reqntid[3];      /* from .reqntid, else zeros */
-    int registers;       /* an estimate from liveness: PTX has none */
-    int ptx_version;     /* 90 for 9.0 */
-    int target;          /* 80 for sm_80 */
+    int max_threads; /* from .maxntid, else 1024 */
+    int reqntid[3];  /* from .reqntid, else zeros */
+    int registers;   /* an estimate from liveness: PTX has none */
+    int ptx_version; /* 90 for 9.0 */
+    int target;      /* 80 for sm_80 */
     int param_count;
     size_t param_bytes; /* whole parameter block */
 } emu_function_attributes;
@@ -119,9 +122,10 @@ typedef struct emu_launch {
  * Runs the kernel to its end on this thread and the machine's workers. params: the packed parameter
  * block of emu_function_attributes.param_bytes bytes. A violation stops the kernel and returns
  * ILLEGAL_ADDRESS (bounds), MISALIGNED_ADDRESS, ILLEGAL_INSTRUCTION, or LAUNCH_FAILED (what only a
- * checker finds: uninitialised reads, barrier misuse, divergence at an aligned instruction, deadlock).
- * `report` (capacity report_bytes, may be NULL) then holds the text: what, kernel, PTX line with its
- * text, block, warp, lanes, address, allocation (base, size, label, distance), and the seed.
+ * checker finds: uninitialised reads, barrier misuse, divergence at an aligned instruction,
+ * deadlock). `report` (capacity report_bytes, may be NULL) then holds the text: what, kernel, PTX
+ * line with its text, block, warp, lanes, address, allocation (base, size, label, distance), and
+ * the seed.
  */
 CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch *launch,
                  const void *params, char *report, size_t report_bytes);

@@ -1,0 +1,373 @@
+/*
+ * megamlp.h: the public interface of libmegamlp, the runtime of MegaMLP.
+ *
+ * A bundle (NAME.mlp, made by megamlp-gen) describes one MLP block and holds its kernels. A context
+ * stands for one device, an mlp for a bundle loaded on it: all of its kernels are compiled and
+ * loaded when mmlp_mlp_load returns, and the passes then only enqueue work on the caller's stream.
+ *
+ *     mmlp_context_create -> mmlp_bundle_open -> mmlp_mlp_load -> mmlp_mlp_forward ...
+ *
+ * Functions that can fail return mmlp_status; out parameters come first and are NULL or zero on
+ * failure. mmlp_last_error() then gives one line for a person. The library never prints, never
+ * exits, and leaves the calling thread's current CUDA context as it found it.
+ *
+ * Threads: mmlp_context may be used from any number of threads, mmlp_bundle is immutable, an
+ * mmlp_mlp is used by one thread at a time, on any stream.
+ */
+#ifndef MEGAMLP_H
+#define MEGAMLP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define MMLP_API __attribute__((visibility("default")))
+#else
+#define MMLP_API
+#endif
+
+#define MMLP_VERSION_MAJOR 0
+#define MMLP_VERSION_MINOR 1
+#define MMLP_VERSION_PATCH 0
+
+/* ---- statuses and errors --------------------------------------------------------------------- */
+
+/* X(NAME, value, text) */
+#define MMLP_STATUS_TABLE(X)                                                                       \
+    X(OK, 0, "no error")                                                                           \
+    X(ERROR_ARGUMENT, 1, "a function was called with a wrong argument")                            \
+    X(ERROR_MEMORY, 2, "out of host or device memory")                                             \
+    X(ERROR_IO, 3, "a file could not be read or written")                                          \
+    X(ERROR_SPEC, 4, "the spec is not valid")                                                      \
+    X(ERROR_FORMAT, 5, "a bundle or tensor file is malformed or was changed")                      \
+    X(ERROR_SHAPE, 6, "a tensor has the wrong shape, type or place")                               \
+    X(ERROR_UNSUPPORTED, 7, "valid, but not supported yet, or not by this device")                 \
+    X(ERROR_DRIVER, 8, "no usable CUDA driver, NVRTC or GPU was found")                            \
+    X(ERROR_COMPILE, 9, "a kernel did not compile")                                                \
+    X(ERROR_DEVICE, 10, "the device reported an error")
+
+typedef enum mmlp_status {
+#define MMLP_STATUS_ENUM(name, value, text) MMLP_##name = value,
+    MMLP_STATUS_TABLE(MMLP_STATUS_ENUM)
+#undef MMLP_STATUS_ENUM
+} mmlp_status;
+
+/* "MMLP_ERROR_SHAPE"; a value that is no status gives "MMLP_ERROR_UNKNOWN". Never NULL. */
+MMLP_API const char *mmlp_status_name(mmlp_status status);
+/* The text of the table above. Never NULL. */
+MMLP_API const char *mmlp_status_text(mmlp_status status);
+/* One line about the last failure on the calling thread: the object, what was found, what was
+ * wanted, the fix. Valid until the next failing call on this thread; "" when nothing failed. */
+MMLP_API const char *mmlp_last_error(void);
+/* "0.1.0" */
+MMLP_API const char *mmlp_version(void);
+
+/* ---- tensors --------------------------------------------------------------------------------- */
+
+/* DLPack's DLDataTypeCode and DLDeviceType, the values this library understands. */
+enum { MMLP_TYPE_INT = 0, MMLP_TYPE_UINT = 1, MMLP_TYPE_FLOAT = 2, MMLP_TYPE_BFLOAT = 4 };
+enum { MMLP_DEVICE_CPU = 1, MMLP_DEVICE_CUDA = 2 };
+
+/*
+ * A borrowed view of a tensor, laid out as DLPack's DLTensor: `(const mmlp_tensor *)&m->dl_tensor`
+ * of a DLManagedTensor may be passed as it is. Tensors given to this library are row-major and
+ * contiguous (strides NULL, or the strides that mean the same) and start on 16 bytes.
+ */
+typedef struct mmlp_tensor {
+    void *data;
+    struct {
+        int32_t device_type;
+        int32_t device_id;
+    } device;
+    int32_t ndim;
+    struct {
+        uint8_t code;
+        uint8_t bits;
+        uint16_t lanes;
+    } dtype;
+    int64_t *shape;   /* ndim elements */
+    int64_t *strides; /* NULL, or ndim elements, counted in elements */
+    uint64_t byte_offset;
+} mmlp_tensor;
+
+/* ---- context --------------------------------------------------------------------------------- */
+
+typedef struct mmlp_context mmlp_context;
+
+typedef struct mmlp_context_options {
+    size_t struct_size;
+    /* "cuda", "emulator", or the path of a libcuda; NULL: $MMLP_DRIVER, else "cuda". The library
+     * takes what is named and never another driver in its place. "emulator" is looked for beside
+     * this library and in ../emulator/ and megamlp/ of the library's folder. */
+    const char *driver;
+    int device; /* ordinal, 0 is the first */
+    /* Where compiled kernels are kept. NULL: $MMLP_CACHE_DIR, else $XDG_CACHE_HOME/megamlp, else
+     * $HOME/.cache/megamlp. "": no cache. */
+    const char *cache_dir;
+    /* A second cache that is only read, e.g. of a container image. NULL: none. */
+    const char *cache_readonly_dir;
+    /* The NVRTC library. NULL: libnvrtc.so.13 in CUDA_HOME, the loader's path, /usr/local/cuda, and
+     * the folder that the build knew. Opened only when a kernel must be compiled. */
+    const char *nvrtc;
+    int compile_threads; /* 0: one per core */
+    /* Receives notices and, with verbose or $MMLP_VERBOSE, one line per decision (cache hits and
+     * misses with the reason, compile times). May be called from several threads at once. */
+    void (*log)(void *user, const char *line);
+    void *log_user;
+    int verbose;
+} mmlp_context_options;
+#define MMLP_CONTEXT_OPTIONS_INIT                                                                  \
+    {                                                                                              \
+        sizeof(mmlp_context_options), 0, 0, 0, 0, 0, 0, 0, 0, 0                                    \
+    }
+
+/*
+ * Opens the driver and retains the primary context of the device: the one the CUDA runtime and
+ * PyTorch use. options may be NULL. The context is owned by the caller.
+ * ERROR_DRIVER: no driver, too old (the line says what was found and what is needed), no such
+ * device; ERROR_UNSUPPORTED: a GPU below compute capability 8.0; ERROR_ARGUMENT; ERROR_MEMORY.
+ */
+MMLP_API mmlp_status mmlp_context_create(mmlp_context **out, const mmlp_context_options *options);
+/* NULL allowed. Every mlp, buffer and stream of the context must be gone. */
+MMLP_API void mmlp_context_destroy(mmlp_context *context);
+
+typedef struct mmlp_device_properties {
+    size_t struct_size;
+    char name[128];
+    char arch[16]; /* the NVRTC target for this device: "sm_80", "sm_90a" */
+    int is_emulator;
+    int sm_count;
+    int shared_per_block; /* bytes, with opt-in */
+    uint64_t memory_bytes;
+    int driver_version; /* as cuDriverGetVersion: 13000 */
+} mmlp_device_properties;
+#define MMLP_DEVICE_PROPERTIES_INIT                                                                \
+    {                                                                                              \
+        sizeof(mmlp_device_properties), "", "", 0, 0, 0, 0, 0                                      \
+    }
+
+/* properties->struct_size is set by the caller; that many bytes are filled. */
+MMLP_API mmlp_status mmlp_context_properties(const mmlp_context *context,
+                                             mmlp_device_properties *properties);
+
+/* ---- buffers and streams, for programs that have no CUDA of their own ------------------------ */
+
+/* Device memory, 256-byte aligned, uninitialised. bytes 0 gives NULL and OK. */
+MMLP_API mmlp_status mmlp_buffer_alloc(void **out, mmlp_context *context, size_t bytes);
+/* NULL allowed. Waits for the device, as cuMemFree does. */
+MMLP_API mmlp_status mmlp_buffer_free(mmlp_context *context, void *buffer);
+/* Blocking copies between host and device, after the work enqueued on `stream` (NULL: the default
+ * stream). */
+MMLP_API mmlp_status mmlp_buffer_upload(mmlp_context *context, void *device, const void *host,
+                                        size_t bytes, void *stream);
+MMLP_API mmlp_status mmlp_buffer_download(mmlp_context *context, void *host, const void *device,
+                                          size_t bytes, void *stream);
+/* A CUstream that does not wait for the default stream. */
+MMLP_API mmlp_status mmlp_stream_create(void **out, mmlp_context *context);
+MMLP_API mmlp_status mmlp_stream_destroy(mmlp_context *context, void *stream); /* NULL allowed */
+/* Blocks until the stream is empty. ERROR_DEVICE carries the device's report, the emulator's whole.
+ */
+MMLP_API mmlp_status mmlp_stream_sync(mmlp_context *context, void *stream);
+
+/* ---- bundle ---------------------------------------------------------------------------------- */
+
+typedef struct mmlp_bundle mmlp_bundle;
+
+/* Reads NAME.mlp whole and verifies every hash; keeps no file open. The caller owns the bundle; it
+ * must outlive the mlps loaded from it.
+ * ERROR_IO: not readable; ERROR_FORMAT: malformed, of another format version, or a byte changed. */
+MMLP_API mmlp_status mmlp_bundle_open(mmlp_bundle **out, const char *path);
+MMLP_API void mmlp_bundle_close(mmlp_bundle *bundle); /* NULL allowed */
+
+/* What happens to the bias of linear_fc2 (megatron.core.transformer.mlp, MLP.forward). */
+typedef enum mmlp_fc2_bias {
+    MMLP_FC2_BIAS_NONE,     /* there is none */
+    MMLP_FC2_BIAS_RETURNED, /* not added: the caller adds it (skip_bias_add) */
+    MMLP_FC2_BIAS_FOLDED,   /* output += per_token_scale * bias */
+    MMLP_FC2_BIAS_ADDED     /* output += bias (skip_bias_add = false) */
+} mmlp_fc2_bias;
+
+typedef struct mmlp_bundle_properties {
+    size_t struct_size;
+    const char *name; /* owned by the bundle */
+    int64_t hidden_size;
+    int64_t ffn_hidden_size;  /* per tensor-parallel rank */
+    int64_t fc1_output_size;  /* 2 * ffn_hidden_size when gated */
+    const char *params_dtype; /* "bf16", "fp16", "fp32" */
+    int gated_linear_unit;
+    int add_bias_linear;
+    int per_token_scale;
+    mmlp_fc2_bias fc2_bias;
+    int tensor_model_parallel_size;
+    int has_clamp_or_relu; /* the activation has a kink that rounding can move a value across */
+} mmlp_bundle_properties;
+#define MMLP_BUNDLE_PROPERTIES_INIT                                                                \
+    {                                                                                              \
+        sizeof(mmlp_bundle_properties), 0, 0, 0, 0, 0, 0, 0, 0, MMLP_FC2_BIAS_NONE, 0, 0           \
+    }
+
+MMLP_API mmlp_status mmlp_bundle_get(const mmlp_bundle *bundle, mmlp_bundle_properties *properties);
+
+/*
+ * The forward pass in fp64 on the host, `tokens` tokens, from the expressions that the kernels were
+ * generated from. Inputs are host tensors of the given type codes (bf16, fp16, fp32, fp64 each on
+ * its own); outputs are arrays of doubles, each NULL when not wanted: fc1_output [tokens,
+ * fc1_output_size], before the bias; activation_output [tokens, ffn_hidden_size], per-token scale
+ * included; output [tokens, hidden_size]. With stored_activation (host, [tokens, ffn_hidden_size])
+ * the output is computed from it, otherwise from the fp64 activation. Uses all cores. ERROR_SHAPE,
+ * ERROR_ARGUMENT, ERROR_MEMORY.
+ */
+typedef struct mmlp_reference_forward_args {
+    size_t struct_size;
+    const mmlp_tensor *hidden_states;     /* [tokens, hidden_size] */
+    const mmlp_tensor *linear_fc1_weight; /* [fc1_output_size, hidden_size], gated: [gate; up] */
+    const mmlp_tensor *linear_fc1_bias;   /* [fc1_output_size], or NULL */
+    const mmlp_tensor *linear_fc2_weight; /* [hidden_size, ffn_hidden_size] */
+    const mmlp_tensor *linear_fc2_bias;   /* [hidden_size], or NULL */
+    const mmlp_tensor *per_token_scale;   /* [tokens], or NULL */
+    const mmlp_tensor *stored_activation; /* or NULL */
+    double *fc1_output;
+    double *activation_output;
+    double *output;
+} mmlp_reference_forward_args;
+#define MMLP_REFERENCE_FORWARD_ARGS_INIT                                                           \
+    {                                                                                              \
+        sizeof(mmlp_reference_forward_args), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                          \
+    }
+
+MMLP_API mmlp_status mmlp_bundle_reference_forward(const mmlp_bundle *bundle,
+                                                   const mmlp_reference_forward_args *args);
+
+/* ---- mlp ------------------------------------------------------------------------------------- */
+
+typedef struct mmlp_mlp mmlp_mlp;
+
+typedef struct mmlp_mlp_options {
+    size_t struct_size;
+    int64_t max_tokens; /* the most tokens a call may have; 0: 65536 */
+} mmlp_mlp_options;
+#define MMLP_MLP_OPTIONS_INIT                                                                      \
+    {                                                                                              \
+        sizeof(mmlp_mlp_options), 0                                                                \
+    }
+
+/*
+ * Compiles (or takes from the bundle or a cache) and loads every kernel the MLP can ever need,
+ * missing ones in parallel. Blocks. ERROR_COMPILE names the template's file:line; ERROR_DRIVER:
+ * NVRTC is needed and not found; ERROR_UNSUPPORTED: no kernel family for this device, or tensor
+ * parallelism.
+ */
+MMLP_API mmlp_status mmlp_mlp_load(mmlp_mlp **out, mmlp_context *context, const mmlp_bundle *bundle,
+                                   const mmlp_mlp_options *options);
+/* NULL allowed. No pass may be running. */
+MMLP_API void mmlp_mlp_unload(mmlp_mlp *mlp);
+
+/* Where each buffer of a pass lives: see mmlp_mlp_memory. */
+typedef enum mmlp_lifetime {
+    MMLP_LIFETIME_SAVED,  /* written by forward, read by dgrad */
+    MMLP_LIFETIME_SCRATCH /* dies with the call */
+} mmlp_lifetime;
+
+typedef struct mmlp_memory {
+    size_t struct_size;
+    size_t saved_bytes;   /* forward -> dgrad */
+    size_t scratch_bytes; /* dies with the call */
+} mmlp_memory;
+#define MMLP_MEMORY_INIT                                                                           \
+    {                                                                                              \
+        sizeof(mmlp_memory), 0, 0                                                                  \
+    }
+
+/* Exact bytes the caller must provide for a forward pass of `tokens` tokens. */
+MMLP_API mmlp_status mmlp_mlp_forward_memory(const mmlp_mlp *mlp, int64_t tokens,
+                                             mmlp_memory *memory);
+
+/* Where one intermediate ("fc1_output", "activation_output") lies for `tokens` tokens. */
+typedef struct mmlp_buffer_view {
+    size_t struct_size;
+    mmlp_lifetime lifetime; /* in which of the caller's two buffers */
+    size_t offset;          /* bytes from its start */
+    size_t bytes;
+    int64_t shape[2];
+    const char *dtype;
+} mmlp_buffer_view;
+#define MMLP_BUFFER_VIEW_INIT                                                                      \
+    {                                                                                              \
+        sizeof(mmlp_buffer_view), MMLP_LIFETIME_SCRATCH, 0, 0, {0, 0}, 0                           \
+    }
+
+MMLP_API mmlp_status mmlp_mlp_buffer(const mmlp_mlp *mlp, const char *name, int64_t tokens,
+                                     mmlp_buffer_view *view);
+
+typedef struct mmlp_forward_args {
+    size_t struct_size;
+    const mmlp_tensor *hidden_states;     /* [tokens, hidden_size] */
+    const mmlp_tensor *linear_fc1_weight; /* [fc1_output_size, hidden_size], gated: [gate; up] */
+    const mmlp_tensor *linear_fc1_bias; /* [fc1_output_size]; NULL when add_bias_linear is false */
+    const mmlp_tensor *linear_fc2_weight; /* [hidden_size, ffn_hidden_size] */
+    const mmlp_tensor *linear_fc2_bias;   /* [hidden_size]; NULL unless folded or added */
+    const mmlp_tensor *per_token_scale;   /* fp32 [tokens]; NULL unless the spec has one */
+    const mmlp_tensor *output;            /* [tokens, hidden_size], written */
+    void *saved;   /* saved_bytes of device memory, kept until dgrad; NULL: inference, not stored */
+    void *scratch; /* scratch_bytes of device memory; NULL when that is 0 */
+} mmlp_forward_args;
+#define MMLP_FORWARD_ARGS_INIT                                                                     \
+    {                                                                                              \
+        sizeof(mmlp_forward_args), 0, 0, 0, 0, 0, 0, 0, 0, 0                                       \
+    }
+
+/*
+ * output = fc2(activation(fc1(hidden_states))), per megatron.core.transformer.mlp.MLP.forward.
+ * Enqueues on `stream` (a CUstream, NULL: the default stream) and returns: no allocation, no
+ * synchronisation, capturable. All tensors and both buffers must stay valid until the stream has
+ * run. tokens == 0 launches nothing. ERROR_SHAPE names the tensor; ERROR_ARGUMENT; ERROR_DEVICE.
+ */
+MMLP_API mmlp_status mmlp_mlp_forward(mmlp_mlp *mlp, const mmlp_forward_args *args, void *stream);
+
+/*
+ * Fills a device tensor of params_dtype or fp32 with N(0, std) from the counter-based generator
+ * Philox4x32-10 keyed by seed; element i depends on (seed, i) alone. Enqueues on stream.
+ */
+MMLP_API mmlp_status mmlp_mlp_fill_normal(mmlp_mlp *mlp, const mmlp_tensor *tensor, double std,
+                                          uint64_t seed, void *stream);
+
+/* One kernel of a loaded mlp, in launch order. */
+typedef struct mmlp_kernel_properties {
+    size_t struct_size;
+    const char *name;       /* owned by the mlp */
+    const char *pass;       /* "forward", "init" */
+    const char *step;       /* "linear_fc1", "linear_fc2", "fill_normal" */
+    const char *origin;     /* "bundle", "cache", "compiled" */
+    double compile_ms;      /* 0 unless compiled by this load */
+    double load_ms;         /* read and handed to the driver */
+    int64_t tile_m, tile_n; /* rows and output columns a block computes; 0 for elementwise */
+    int64_t columns;        /* output columns in all */
+    int64_t reduction;      /* length of the sum, K */
+    int threads;
+    int shared_bytes;
+    double flops_per_token;
+} mmlp_kernel_properties;
+#define MMLP_KERNEL_PROPERTIES_INIT                                                                \
+    {                                                                                              \
+        sizeof(mmlp_kernel_properties), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                      \
+    }
+
+MMLP_API int mmlp_mlp_kernel_count(const mmlp_mlp *mlp);
+MMLP_API mmlp_status mmlp_mlp_kernel(const mmlp_mlp *mlp, int index,
+                                     mmlp_kernel_properties *properties);
+
+/*
+ * Runs a forward pass with the stream synchronised around every kernel and writes the milliseconds
+ * of each "forward" kernel, in order, to ms[count]. For tools: slow, blocking.
+ */
+MMLP_API mmlp_status mmlp_mlp_forward_timed(mmlp_mlp *mlp, const mmlp_forward_args *args,
+                                            void *stream, double *ms, int count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
