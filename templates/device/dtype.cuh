@@ -1,0 +1,32 @@
+// dtype.cuh: the storage type, and four of its elements, or of fp32's, at a time.
+
+struct ${storage} {
+    unsigned short bits;
+};
+
+// source: 8-byte aligned, in global memory, not written by this kernel.
+__device__ __forceinline__ void load4(float (&values)[4], const ${storage} *source)
+{
+    const uint2 pairs = global_load_8(source);
+    values[0] = ${storage}_to_fp32((unsigned short)pairs.x);
+    values[1] = ${storage}_to_fp32((unsigned short)(pairs.x >> 16));
+    values[2] = ${storage}_to_fp32((unsigned short)pairs.y);
+    values[3] = ${storage}_to_fp32((unsigned short)(pairs.y >> 16));
+}
+
+// destination: 8-byte aligned, in global memory. Rounds to nearest, ties to even.
+__device__ __forceinline__ void store4(${storage} *destination, const float (&values)[4])
+{
+    global_store_8(destination, fp32_to_${storage}x2(values[0], values[1]),
+                   fp32_to_${storage}x2(values[2], values[3]));
+}
+
+// source: 16-byte aligned, anywhere.
+__device__ __forceinline__ void load4(float (&values)[4], const float *source)
+{
+    const float4 four = *reinterpret_cast<const float4 *>(source);
+    values[0] = four.x;
+    values[1] = four.y;
+    values[2] = four.z;
+    values[3] = four.w;
+}
