@@ -1,0 +1,227 @@
+/* tool.c: one-line errors, the choice of the device, and turning a spec into a bundle. */
+#include "tool.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+int tool_fail(int code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "%s: ", program_invocation_short_name);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return code;
+}
+
+int tool_fail_status(mmlp_status status)
+{
+    int code = EXIT_DEVICE;
+    if (status == MMLP_ERROR_ARGUMENT)
+        code = EXIT_USAGE;
+    if (status == MMLP_ERROR_IO || status == MMLP_ERROR_SPEC || status == MMLP_ERROR_FORMAT ||
+        status == MMLP_ERROR_SHAPE)
+        code = EXIT_INPUT;
+    const char *line = mmlp_last_error();
+    return tool_fail(code, "%s", line[0] ? line : mmlp_status_text(status));
+}
+
+void tool_log(void *user, const char *line)
+{
+    (void)user;
+    fprintf(stderr, "%s: %s\n", program_invocation_short_name, line);
+}
+
+double tool_milliseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
+/* ---- device --------------------------------------------------------------------------------- */
+
+/* The emulated GPU that stands for an architecture. */
+static const struct {
+    const char *arch, *device;
+} emulated_devices[] = {
+    {"sm_80", "a100"}, {"sm_86", "a10"},   {"sm_89", "l40s"},
+    {"sm_90", "h100"}, {"sm_100", "b200"}, {"sm_120", "rtx5090"},
+};
+
+static int choose_emulated_device(const char *arch)
+{
+    if (!arch || getenv("MMLP_EMULATOR_DEVICE"))
+        return 0;
+    for (size_t i = 0; i < sizeof emulated_devices / sizeof emulated_devices[0]; ++i) {
+        if (strcmp(emulated_devices[i].arch, arch) == 0) {
+            setenv("MMLP_EMULATOR_DEVICE", emulated_devices[i].device, 1);
+            return 0;
+        }
+    }
+    return tool_fail(EXIT_USAGE,
+                     "--arch %s: the emulator knows sm_80, sm_86, sm_89, sm_90, sm_100 and sm_120",
+                     arch);
+}
+
+static mmlp_status create_context(mmlp_context **out, const char *driver)
+{
+    mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
+    options.driver = driver;
+    options.log = tool_log;
+    return mmlp_context_create(out, &options);
+}
+
+/* A GPU must be of the architecture that was asked for: numbers of another one answer no question.
+ */
+static int check_arch(mmlp_context *context, const char *arch)
+{
+    mmlp_device_properties device = MMLP_DEVICE_PROPERTIES_INIT;
+    mmlp_status status = mmlp_context_properties(context, &device);
+    if (status != MMLP_OK)
+        return tool_fail_status(status);
+    if (arch && strcmp(arch, device.arch) != 0)
+        return tool_fail(
+            EXIT_DEVICE,
+            "--arch %s: the device (%s) is %s; leave --arch out, or use --device emulator", arch,
+            device.name, device.arch);
+    return 0;
+}
+
+int tool_open_device(mmlp_context **out, const char *device, const char *arch)
+{
+    *out = NULL;
+    int automatic = strcmp(device, "auto") == 0;
+    if (!automatic && strcmp(device, "cuda") != 0 && strcmp(device, "emulator") != 0)
+        return tool_fail(EXIT_USAGE, "--device %s: is not one of auto, cuda, emulator", device);
+
+    const char *driver = automatic ? getenv("MMLP_DRIVER") : device;
+    mmlp_status status;
+    if (!driver || driver[0] == '\0') {
+        status = create_context(out, "cuda");
+        if (status == MMLP_OK) {
+            driver = "cuda";
+        } else {
+            fprintf(stderr, "%s: running on the emulator (%s)\n", program_invocation_short_name,
+                    mmlp_last_error());
+            driver = "emulator";
+        }
+    }
+    if (!*out) {
+        int code = strcmp(driver, "cuda") == 0 ? 0 : choose_emulated_device(arch);
+        if (code != 0)
+            return code;
+        status = create_context(out, driver);
+        if (status != MMLP_OK)
+            return tool_fail_status(status);
+    }
+    int code = check_arch(*out, arch);
+    if (code != 0) {
+        mmlp_context_destroy(*out);
+        *out = NULL;
+    }
+    return code;
+}
+
+/* ---- bundle --------------------------------------------------------------------------------- */
+
+static int ends_with(const char *string, const char *end)
+{
+    size_t length = strlen(string), end_length = strlen(end);
+    return length >= end_length && strcmp(string + length - end_length, end) == 0;
+}
+
+/* The path of `name` in the folder of this program (malloc). */
+static char *beside_this_program(const char *name)
+{
+    char own[4096];
+    ssize_t length = readlink("/proc/self/exe", own, sizeof own - 1);
+    if (length < 0)
+        return NULL;
+    own[length] = '\0';
+    char *slash = strrchr(own, '/');
+    char *path = NULL;
+    if (!slash || asprintf(&path, "%.*s/%s", (int)(slash - own), own, name) < 0)
+        return NULL;
+    return path;
+}
+
+/* Runs the program and returns its exit code, 127 when it could not be started. */
+static int run_program(char *const arguments[])
+{
+    pid_t child = fork();
+    if (child == 0) {
+        execv(arguments[0], arguments);
+        _exit(127);
+    }
+    int state = 0;
+    if (child < 0 || waitpid(child, &state, 0) < 0 || !WIFEXITED(state))
+        return 127;
+    return WEXITSTATUS(state);
+}
+
+static void remove_tree(const char *path)
+{
+    char *arguments[] = {"/bin/rm", "-rf", "--", (char *)path, NULL};
+    run_program(arguments);
+}
+
+static int generate(mmlp_bundle **out, const char *spec, const char *arch, const char *folder)
+{
+    char *generator = beside_this_program("megamlp-gen");
+    char *bundle = NULL;
+    const char *slash = strrchr(spec, '/');
+    const char *file = slash ? slash + 1 : spec;
+    if (!generator || asprintf(&bundle, "%s/%.*s.mlp", folder, (int)(strlen(file) - 4), file) < 0) {
+        free(generator);
+        return tool_fail(EXIT_DEVICE, "out of memory");
+    }
+    char *arguments[] = {generator, "bundle", (char *)spec, "-o", bundle, NULL, NULL, NULL};
+    if (arch) {
+        arguments[5] = "--arch";
+        arguments[6] = (char *)arch;
+    }
+    int code = run_program(arguments);
+    if (code == 127)
+        code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it makes the bundle of a .lua spec",
+                         generator);
+    if (code == 0) {
+        mmlp_status status = mmlp_bundle_open(out, bundle);
+        if (status != MMLP_OK)
+            code = tool_fail_status(status);
+    }
+    free(bundle);
+    free(generator);
+    return code;
+}
+
+int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *arch)
+{
+    *out = NULL;
+    if (!ends_with(spec_or_bundle, ".lua")) {
+        mmlp_status status = mmlp_bundle_open(out, spec_or_bundle);
+        return status == MMLP_OK ? 0 : tool_fail_status(status);
+    }
+    const char *temporary = getenv("TMPDIR");
+    char *folder = NULL;
+    if (asprintf(&folder, "%s/megamlp.XXXXXX", temporary && temporary[0] ? temporary : P_tmpdir) <
+        0)
+        return tool_fail(EXIT_DEVICE, "out of memory");
+    int code;
+    if (!mkdtemp(folder)) {
+        code = tool_fail(EXIT_DEVICE, "%s: cannot create a temporary folder: %s", folder,
+                         strerror(errno));
+    } else {
+        code = generate(out, spec_or_bundle, arch, folder);
+        remove_tree(folder);
+    }
+    free(folder);
+    return code;
+}

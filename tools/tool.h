@@ -1,0 +1,41 @@
+/*
+ * tool.h: what the command-line tools share: exit codes, one-line errors, the choice of the device,
+ * and turning a spec into a bundle.
+ */
+#ifndef MMLP_TOOLS_TOOL_H
+#define MMLP_TOOLS_TOOL_H
+
+#include <megamlp/megamlp.h>
+
+/* What the exit codes of every tool mean. */
+enum {
+    EXIT_CHECK_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_INPUT = 3, /* a bad spec, bundle or tensor file */
+    EXIT_DEVICE = 4 /* a device, driver or compile error */
+};
+
+/* Prints "PROGRAM: text" to stderr and returns code. */
+int tool_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Prints mmlp_last_error() and returns the exit code that goes with status. */
+int tool_fail_status(mmlp_status status);
+/* mmlp_context_options.log: a line to stderr. */
+void tool_log(void *user, const char *line);
+/* Milliseconds of a clock that only goes forward. */
+double tool_milliseconds(void);
+
+/*
+ * Opens the context that --device (auto, cuda, emulator) and --arch (NULL: whatever the device is)
+ * ask for. auto: $MMLP_DRIVER if set, else the NVIDIA driver if one works, else the emulator, with
+ * one line of notice on stderr. On the emulator the emulated GPU is chosen to suit `arch`, unless
+ * $MMLP_EMULATOR_DEVICE says otherwise. Returns 0, or the exit code after printing why.
+ */
+int tool_open_device(mmlp_context **out, const char *device, const char *arch);
+
+/*
+ * Opens NAME.mlp, or makes a bundle from SPEC.lua with the megamlp-gen beside this program. The
+ * temporary bundle is gone when this returns. Returns 0, or the exit code after printing why.
+ */
+int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *arch);
+
+#endif
