@@ -1,0 +1,14 @@
+-- Sizes that no tile divides: both GEMMs have ragged columns and ragged sums.
+local config = TransformerConfig {
+  hidden_size       = 72,
+  ffn_hidden_size   = 136,
+  gated_linear_unit = true,
+  activation_func   = F.gelu,
+  add_bias_linear   = true,
+  params_dtype      = "bf16",
+}
+return ModuleSpec {
+  module     = MLP,
+  params     = { config = config },
+  submodules = MLPSubmodules { linear_fc1 = ColumnParallelLinear, linear_fc2 = RowParallelLinear },
+}
