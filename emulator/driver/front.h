@@ -1,0 +1,163 @@
+/*
+ * front.h: what the files of the Driver API front share: handles, contexts, the thread's stack of
+ * current contexts, and how a device fault travels to the calls that come after it.
+ *
+ * A context owns one machine (emu.h), so destroying it takes its memory with it. Work runs to its
+ * end inside the call that enqueues it; streams therefore are always empty, and the order of work
+ * is the order of calls.
+ */
+#ifndef FRONT_H
+#define FRONT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cuda.h>
+#include <cudaProfiler.h>
+
+#include "core/emu.h"
+#include "driver/options.h"
+
+#define FRONT_DRIVER_VERSION 13000 /* what cuDriverGetVersion answers: CUDA 13.0 */
+
+/* ---- handles -------------------------------------------------------------------------------- */
+
+typedef enum front_kind {
+    FRONT_CONTEXT,
+    FRONT_MODULE,
+    FRONT_FUNCTION,
+    FRONT_STREAM,
+    FRONT_EVENT,
+    FRONT_HOST_MEMORY
+} front_kind;
+
+/* The first member of everything a program holds a handle to. */
+typedef struct front_object {
+    struct front_object *next; /* in its bucket of the table of live handles */
+    front_kind kind;
+    CUcontext context;
+    void (*release)(struct front_object *object); /* frees the object, already out of the table */
+} front_object;
+
+/* Makes the object a live handle. */
+void front_add(front_object *object);
+/* Whether the handle is alive and of that kind; any pointer value may be asked. */
+bool front_is(const void *handle, front_kind kind);
+/* Takes a live handle out of the table without releasing it; false when it is none. */
+bool front_remove(void *handle, front_kind kind);
+/* Removes and releases everything that belongs to the context. */
+void front_release_all(CUcontext context);
+/* The page-locked allocation or registration that holds the host address, or NULL. */
+struct front_host_memory *front_find_host_memory(const void *address);
+
+/* ---- devices and contexts ------------------------------------------------------------------- */
+
+typedef struct front_device {
+    CUcontext primary; /* NULL while nobody retains it */
+    unsigned retained;
+    unsigned flags;
+} front_device;
+
+struct CUctx_st {
+    front_object object;
+    CUcontext next; /* in the list of live contexts */
+    CUdevice device;
+    unsigned flags;
+    unsigned long long id;
+    emu_machine *machine;
+    size_t limits[CU_LIMIT_MAX];
+    pthread_mutex_t lock; /* of the two below */
+    CUresult fault;       /* the device fault that ended this context, or CUDA_SUCCESS */
+    bool fault_seen;      /* a synchronising call has returned it: every call does from now on */
+};
+
+struct CUmod_st {
+    front_object object;
+    emu_module *module;
+    CUfunction *functions; /* one for each kernel, made at load */
+    int function_count;
+};
+
+struct CUfunc_st {
+    front_object object;
+    CUmodule module;
+    emu_function *function;
+    emu_function_attributes attributes;
+    int max_dynamic_shared; /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
+    int carveout;
+};
+
+struct CUstream_st {
+    front_object object;
+    unsigned flags;
+    int priority;
+    unsigned long long id;
+};
+
+struct CUevent_st {
+    front_object object;
+    unsigned flags;
+    bool recorded;
+    double milliseconds; /* of the monotonic clock when it was recorded */
+};
+
+typedef struct front_host_memory {
+    front_object object;
+    void *base;
+    size_t bytes;
+    unsigned flags;
+    bool registered; /* the caller's own memory: not freed here */
+} front_host_memory;
+
+extern front_options front_settings;      /* read by cuInit */
+extern pthread_mutex_t front_device_lock; /* of front_devices and of making and ending contexts */
+extern front_device *front_devices;       /* front_settings.device_count of them */
+
+bool front_initialized(void);
+/* NOT_INITIALIZED, INVALID_DEVICE, or success. */
+CUresult front_check_device(CUdevice device);
+unsigned long long front_new_id(void);
+
+/* Makes a context with its machine and puts it in the list of live contexts. */
+CUresult front_context_create(CUcontext *out, unsigned flags, CUdevice device);
+/* Releases all it owns; the handle is dead afterwards. */
+void front_context_destroy(CUcontext context);
+/* The live context whose memory holds the address, the current one first; or NULL. */
+CUcontext front_find_memory(CUdeviceptr address);
+
+/* The thread's stack of contexts. The top may be NULL, or a context that was destroyed. */
+CUcontext front_top(void);
+CUresult front_push(CUcontext context);
+bool front_pop(CUcontext *out); /* false: the stack is empty */
+CUresult front_set_top(CUcontext context);
+
+/* The current context: NOT_INITIALIZED, INVALID_CONTEXT or CONTEXT_IS_DESTROYED when unusable. */
+CUresult front_current(CUcontext *out);
+/* front_current, and the context's fault when it has one: for calls that wait for the device. */
+CUresult front_enter(CUcontext *out);
+/* The same for a context that the caller found by a handle. */
+CUresult front_check_fault(CUcontext context);
+/* For calls that only enqueue: a fault nobody has seen yet is not returned, *skip is set instead
+ * and the work must not run. */
+CUresult front_check_enqueue(CUcontext context, bool *skip);
+/* Remembers a fault and its report (printed to stderr here, once). */
+void front_record_fault(CUcontext context, CUresult fault, const char *report);
+
+/* The context of a stream; the default streams belong to the current one. INVALID_HANDLE. */
+CUresult front_stream_context(CUcontext *out, CUstream stream);
+
+/* Forms of the API that older headers declare; cuda.h has the newest only. */
+CUresult CUDAAPI cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice dev);
+CUresult CUDAAPI cuCtxCreate_v3(CUcontext *pctx, CUexecAffinityParam *paramsArray, int numParams,
+                                unsigned int flags, CUdevice dev);
+
+/* Returns from the function unless the call succeeded. */
+#define FRONT_TRY(call)                                                                            \
+    do {                                                                                           \
+        CUresult front_result_ = (call);                                                           \
+        if (front_result_ != CUDA_SUCCESS)                                                         \
+            return front_result_;                                                                  \
+    } while (0)
+
+#endif

@@ -1,0 +1,22 @@
+/* options.h: how the emulated devices are chosen, from the environment. */
+#ifndef EMULATOR_OPTIONS_H
+#define EMULATOR_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/emu.h"
+
+typedef struct front_options {
+    const emu_arch *arch;
+    int device_count;
+    uint64_t schedule_seed;
+    int threads;
+    const char *isa; /* a constant, or NULL: the best one */
+} front_options;
+
+/* Reads options.def's variables. A bad value prints one line to stderr that names the variable, the
+ * value and the legal values, and gives false. */
+bool options_read(front_options *out);
+
+#endif
