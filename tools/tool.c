@@ -167,61 +167,78 @@ static int run_program(char *const arguments[])
     return WEXITSTATUS(state);
 }
 
-static void remove_tree(const char *path)
+char *tool_temporary_folder(void)
 {
-    char *arguments[] = {"/bin/rm", "-rf", "--", (char *)path, NULL};
-    run_program(arguments);
+    const char *parent = getenv("TMPDIR");
+    char *folder = NULL;
+    if (asprintf(&folder, "%s/megamlp.XXXXXX", parent && parent[0] ? parent : P_tmpdir) < 0) {
+        tool_fail(EXIT_DEVICE, "out of memory");
+        return NULL;
+    }
+    if (!mkdtemp(folder)) {
+        tool_fail(EXIT_DEVICE, "%s: cannot create a temporary folder: %s", folder, strerror(errno));
+        free(folder);
+        return NULL;
+    }
+    return folder;
 }
 
-static int generate(mmlp_bundle **out, const char *spec, const char *arch, const char *folder)
+void tool_remove_folder(char *folder)
 {
-    char *generator = beside_this_program("megamlp-gen");
-    char *bundle = NULL;
+    char *arguments[] = {"/bin/rm", "-rf", "--", folder, NULL};
+    if (folder)
+        run_program(arguments);
+    free(folder);
+}
+
+int tool_generate(char **bundle, const char *spec, const char *arch, const char *folder,
+                  int ahead_of_time)
+{
+    *bundle = NULL;
     const char *slash = strrchr(spec, '/');
     const char *file = slash ? slash + 1 : spec;
-    if (!generator || asprintf(&bundle, "%s/%.*s.mlp", folder, (int)(strlen(file) - 4), file) < 0) {
+    int stem = (int)strlen(file) - (ends_with(file, ".lua") ? 4 : 0);
+    char *generator = beside_this_program("megamlp-gen");
+    if (!generator || asprintf(bundle, "%s/%.*s.mlp", folder, stem, file) < 0) {
         free(generator);
+        *bundle = NULL;
         return tool_fail(EXIT_DEVICE, "out of memory");
     }
-    char *arguments[] = {generator, "bundle", (char *)spec, "-o", bundle, NULL, NULL, NULL};
+    char *arguments[9] = {generator, "bundle", (char *)spec, "-o", *bundle};
+    int count = 5;
     if (arch) {
-        arguments[5] = "--arch";
-        arguments[6] = (char *)arch;
+        arguments[count++] = "--arch";
+        arguments[count++] = (char *)arch;
     }
+    if (ahead_of_time)
+        arguments[count++] = "--cubin";
     int code = run_program(arguments);
     if (code == 127)
         code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it makes the bundle of a .lua spec",
                          generator);
-    if (code == 0) {
-        mmlp_status status = mmlp_bundle_open(out, bundle);
-        if (status != MMLP_OK)
-            code = tool_fail_status(status);
-    }
-    free(bundle);
     free(generator);
+    if (code != 0) {
+        free(*bundle);
+        *bundle = NULL;
+    }
     return code;
 }
 
 int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *arch)
 {
     *out = NULL;
-    if (!ends_with(spec_or_bundle, ".lua")) {
-        mmlp_status status = mmlp_bundle_open(out, spec_or_bundle);
-        return status == MMLP_OK ? 0 : tool_fail_status(status);
+    char *folder = NULL, *generated = NULL;
+    int code = 0;
+    if (ends_with(spec_or_bundle, ".lua")) {
+        folder = tool_temporary_folder();
+        code = folder ? tool_generate(&generated, spec_or_bundle, arch, folder, 0) : EXIT_DEVICE;
     }
-    const char *temporary = getenv("TMPDIR");
-    char *folder = NULL;
-    if (asprintf(&folder, "%s/megamlp.XXXXXX", temporary && temporary[0] ? temporary : P_tmpdir) <
-        0)
-        return tool_fail(EXIT_DEVICE, "out of memory");
-    int code;
-    if (!mkdtemp(folder)) {
-        code = tool_fail(EXIT_DEVICE, "%s: cannot create a temporary folder: %s", folder,
-                         strerror(errno));
-    } else {
-        code = generate(out, spec_or_bundle, arch, folder);
-        remove_tree(folder);
+    if (code == 0) {
+        mmlp_status status = mmlp_bundle_open(out, generated ? generated : spec_or_bundle);
+        if (status != MMLP_OK)
+            code = tool_fail_status(status);
     }
-    free(folder);
+    free(generated);
+    tool_remove_folder(folder);
     return code;
 }

@@ -1,0 +1,23 @@
+/* device.h: the few driver calls that emulator tests need; any failure fails the test with its
+ * context. */
+#ifndef MMLP_TESTS_DEVICE_H
+#define MMLP_TESTS_DEVICE_H
+
+#include <cuda.h>
+#include <stddef.h>
+
+void device_open(void);
+void device_close(void);
+CUdeviceptr device_alloc(size_t bytes);
+CUdeviceptr device_upload(const void *bytes, size_t count);
+void device_download(void *to, CUdeviceptr from, size_t bytes);
+/* `what` is named when loading fails, with the driver's log. */
+CUmodule device_load(const char *ptx, const char *what);
+/* Launches and waits. */
+void device_run(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
+                unsigned shared_bytes, void **arguments, const char *what);
+/* Launches, waits, and returns what the synchronising call said. */
+CUresult device_try(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
+                    unsigned shared_bytes, void **arguments);
+
+#endif
