@@ -1,0 +1,62 @@
+/* kernel.c: runs a few lines of PTX as one kernel. */
+#include "kernel.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device.h"
+
+static char *wrap(const char *body)
+{
+    char *text = NULL;
+    int length =
+        asprintf(&text,
+                 ".version 9.0\n.target sm_100\n.address_size 64\n"
+                 ".visible .entry kernel(.param .u64 pin, .param .u64 pout)\n{\n"
+                 "  .shared .align 1024 .b8 shared[16384];\n"
+                 "  .reg .b64 %%in, %%out, %%rd<32>; .reg .b32 %%tid, %%r<64>; .reg .f32 %%f<32>;\n"
+                 "  .reg .b16 %%h<16>; .reg .pred %%p<16>;\n"
+                 "  ld.param.u64 %%in, [pin]; ld.param.u64 %%out, [pout]; mov.u32 %%tid, %%tid.x;\n"
+                 "  cvta.to.global.u64 %%in, %%in; cvta.to.global.u64 %%out, %%out;\n"
+                 "%s\n  ret;\n}\n",
+                 body);
+    cr_assert(length > 0);
+    return text;
+}
+
+static CUresult run(const char *name, const char *body, unsigned blocks, unsigned threads,
+                    const void *in, size_t in_bytes, void *out, size_t out_bytes)
+{
+    device_open();
+    char *ptx = wrap(body);
+    CUmodule module = device_load(ptx, name);
+    free(ptx);
+    CUdeviceptr device_in = device_upload(in_bytes ? in : "", in_bytes ? in_bytes : 1);
+    CUdeviceptr device_out = device_alloc(out_bytes);
+    cr_assert_eq(cuMemsetD8(device_out, 0, out_bytes), CUDA_SUCCESS);
+    void *arguments[] = {&device_in, &device_out};
+    CUresult result = device_try(module, "kernel", blocks, threads, 0, arguments);
+    if (result == CUDA_SUCCESS && out) {
+        device_download(out, device_out, out_bytes);
+        cuMemFree(device_in);
+        cuMemFree(device_out);
+        cuModuleUnload(module);
+    }
+    device_close();
+    return result;
+}
+
+void kernel_run(const char *name, const char *body, unsigned blocks, unsigned threads,
+                const void *in, size_t in_bytes, void *out, size_t out_bytes)
+{
+    CUresult result = run(name, body, blocks, threads, in, in_bytes, out, out_bytes);
+    cr_assert(result == CUDA_SUCCESS, "%s: ended with %d", name, (int)result);
+}
+
+CUresult kernel_try(const char *name, const char *body, unsigned blocks, unsigned threads,
+                    const void *in, size_t in_bytes, size_t out_bytes)
+{
+    return run(name, body, blocks, threads, in, in_bytes, NULL, out_bytes);
+}

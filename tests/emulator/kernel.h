@@ -1,0 +1,26 @@
+/*
+ * kernel.h: runs a few lines of PTX as one kernel, for instructions that work on more than one
+ * thread.
+ */
+#ifndef MMLP_TESTS_KERNEL_H
+#define MMLP_TESTS_KERNEL_H
+
+#include <cuda.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * The body may use: %in, %out (.u64 global addresses), %tid (.u32), registers %r0-%r63 (.b32),
+ * %rd0-%rd31
+ * (.b64), %f0-%f31 (.f32), %h0-%h15 (.b16), %p0-%p15 (.pred), and 16 KB of shared memory called
+ * `shared`. `in` is uploaded, `out` starts as zeros.
+ */
+void kernel_run(const char *name, const char *body, unsigned blocks, unsigned threads,
+                const void *in, size_t in_bytes, void *out, size_t out_bytes);
+
+/* The same, but the launch is expected to fail: returns what the synchronising call said. The
+ * emulator's report is then what cuEmulatorLastReport gives. */
+CUresult kernel_try(const char *name, const char *body, unsigned blocks, unsigned threads,
+                    const void *in, size_t in_bytes, size_t out_bytes);
+
+#endif
