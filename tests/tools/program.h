@@ -1,0 +1,18 @@
+/* program.h: runs a program of the project and keeps what it printed. */
+#ifndef MMLP_TESTS_PROGRAM_H
+#define MMLP_TESTS_PROGRAM_H
+
+typedef struct program_result {
+    int exit_code; /* 128 + n after signal n */
+    char *output;  /* stdout and stderr together (malloc) */
+} program_result;
+
+/* arguments: NULL-terminated, the program's path first. */
+program_result program_run(const char *const arguments[]);
+void program_result_free(program_result *result);
+
+/* A new empty folder (malloc), and its removal with all it holds (frees the string). */
+char *program_make_folder(void);
+void program_remove_folder(char *folder);
+
+#endif
