@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,25 +77,37 @@ static mmlp_status write_all(int descriptor, const char *bytes, size_t count, co
     return MMLP_OK;
 }
 
+/* Creates a file of a name that nobody else has, beside `path`; its mode follows the umask. */
+static int create_beside(char **temporary, const char *path)
+{
+    static atomic_uint last_number;
+    for (int attempt = 0; attempt < 100; attempt++) {
+        if (asprintf(temporary, "%s.%ld-%u.tmp", path, (long)getpid(),
+                     atomic_fetch_add(&last_number, 1)) < 0) {
+            *temporary = NULL;
+            errno = ENOMEM;
+            return -1;
+        }
+        int descriptor = open(*temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (descriptor >= 0 || errno != EEXIST)
+            return descriptor;
+        free(*temporary);
+        *temporary = NULL;
+    }
+    return -1;
+}
+
 mmlp_status file_write_atomic(const char *path, const void *bytes, size_t count)
 {
     mmlp_status status = MMLP_OK;
-    int descriptor = -1;
     char *temporary = NULL;
-    if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
-        return mmlp_fail_memory(strlen(path), "a temporary file name");
-    descriptor = mkstemp(temporary);
+    int descriptor = create_beside(&temporary, path);
     if (descriptor < 0) {
         status = fail_io("create a file beside", path);
         free(temporary);
         return status;
     }
-    mode_t mask = umask(0);
-    umask(mask);
-    if (fchmod(descriptor, 0666 & ~mask) != 0)
-        status = fail_io("set the mode of", path);
-    if (status == MMLP_OK)
-        status = write_all(descriptor, bytes, count, path);
+    status = write_all(descriptor, bytes, count, path);
     if (status == MMLP_OK && fsync(descriptor) != 0)
         status = fail_io("flush", path);
     if (close(descriptor) != 0 && status == MMLP_OK)

@@ -66,6 +66,15 @@ MMLP_API const char *mmlp_last_error(void);
 /* "0.1.0" */
 MMLP_API const char *mmlp_version(void);
 
+/* An environment variable that the library or the emulator reads. */
+typedef struct mmlp_environment_variable {
+    const char *name;
+    const char *fallback; /* what holds while it is not set */
+    const char *meaning;
+} mmlp_environment_variable;
+/* The variables in the order of the documentation; NULL behind the last. Never freed. */
+MMLP_API const mmlp_environment_variable *mmlp_environment(int index);
+
 /* ---- tensors --------------------------------------------------------------------------------- */
 
 /* DLPack's DLDataTypeCode and DLDeviceType, the values this library understands. */
@@ -138,7 +147,7 @@ MMLP_API void mmlp_context_destroy(mmlp_context *context);
 typedef struct mmlp_device_properties {
     size_t struct_size;
     char name[128];
-    char arch[16]; /* the NVRTC target for this device: "sm_80", "sm_90a" */
+    char arch[16]; /* the NVRTC target for this device: "sm_80", "sm_90" */
     int is_emulator;
     int sm_count;
     int shared_per_block; /* bytes, with opt-in */

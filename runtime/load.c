@@ -1,0 +1,414 @@
+/*
+ * load.c: a bundle onto a device. Every kernel is in the driver's hands when mmlp_mlp_load returns;
+ * nothing compiles or loads later.
+ */
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "compile.h"
+#include "mlp.h"
+
+enum { DEFAULT_MAX_TOKENS = 65536 };
+
+static double now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+}
+
+/* ---- sizes ---------------------------------------------------------------------------------- */
+
+int64_t kernel_blocks(const bundle_kernel *kernel, int64_t tokens_or_elements)
+{
+    if (kernel->elements_per_block)
+        return tokens_or_elements / kernel->elements_per_block +
+               (tokens_or_elements % kernel->elements_per_block != 0);
+    return ((tokens_or_elements + kernel->tile_m - 1) / kernel->tile_m) *
+           ((kernel->columns + kernel->tile_n - 1) / kernel->tile_n);
+}
+
+size_t buffer_bytes(const bundle_buffer *buffer, int64_t tokens)
+{
+    return (size_t)tokens * (size_t)buffer->columns * bundle_dtype_bytes(buffer->dtype);
+}
+
+size_t buffer_offset(const mmlp_bundle *bundle, int index, int64_t tokens)
+{
+    size_t offset = 0;
+    for (int i = 0; i < index; i++) {
+        if (bundle->buffers[i].lifetime == bundle->buffers[index].lifetime)
+            offset = (offset + buffer_bytes(&bundle->buffers[i], tokens) + 255) / 256 * 256;
+    }
+    return offset;
+}
+
+size_t lifetime_bytes(const mmlp_bundle *bundle, mmlp_lifetime lifetime, int64_t tokens)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < bundle->buffer_count; i++) {
+        if (bundle->buffers[i].lifetime == lifetime)
+            bytes = buffer_offset(bundle, i, tokens) + buffer_bytes(&bundle->buffers[i], tokens);
+    }
+    return bytes;
+}
+
+/* ---- which kernels, and what they are given ------------------------------------------------- */
+
+/* Whether this device runs the kernel: it has its family, and no later family has the same step. */
+static bool is_for(const bundle_kernel *kernel, const mmlp_bundle *bundle, int compute_capability)
+{
+    if (kernel->family > compute_capability)
+        return false;
+    for (int i = 0; i < bundle->kernel_count; i++) {
+        const bundle_kernel *other = &bundle->kernels[i];
+        if (other->pass == kernel->pass && strcmp(other->step, kernel->step) == 0 &&
+            other->family > kernel->family && other->family <= compute_capability)
+            return false;
+    }
+    return true;
+}
+
+static const struct {
+    const char *name;
+    int bytes;
+    bundle_pass pass;
+} slots[] = {
+#define TENSOR_ARGUMENT(id, name, member, when, dtype, rank, dim0, dim1) {name, 8, BUNDLE_FORWARD},
+#define SCALAR_ARGUMENT(id, name, bytes, pass)                           {name, bytes, pass},
+#include "arguments.def"
+#undef TENSOR_ARGUMENT
+#undef SCALAR_ARGUMENT
+};
+
+static int find_slot(const mmlp_bundle *bundle, const char *name, bundle_pass pass)
+{
+    for (int i = 0; i < SLOT_BUFFER; i++) {
+        if (slots[i].pass == pass && strcmp(slots[i].name, name) == 0)
+            return i;
+    }
+    for (int i = 0; pass == BUNDLE_FORWARD && i < bundle->buffer_count; i++) {
+        if (strcmp(bundle->buffers[i].name, name) == 0)
+            return SLOT_BUFFER + i;
+    }
+    return -1;
+}
+
+static mmlp_status bind_arguments(loaded_kernel *loaded, const mmlp_bundle *bundle)
+{
+    const bundle_kernel *kernel = loaded->kernel;
+    for (int i = 0; i < kernel->argument_count; i++) {
+        loaded->slots[i] = find_slot(bundle, kernel->arguments[i], kernel->pass);
+        if (loaded->slots[i] < 0)
+            return mmlp_fail(MMLP_ERROR_FORMAT,
+                             "%s: kernel %s: found the argument \"%.64s\", wanted a tensor or "
+                             "number of a %s pass, or a buffer",
+                             bundle->path, kernel->entry, kernel->arguments[i], kernel->pass_name);
+    }
+    return MMLP_OK;
+}
+
+/* The manifest's arguments are the parameters that the compiled kernel has: a launch reads through
+ * an array of pointers whose length nobody else checks. */
+static mmlp_status check_parameters(const loaded_kernel *loaded, const mmlp_mlp *mlp)
+{
+    const driver *d = &mlp->context->cuda;
+    const bundle_kernel *kernel = loaded->kernel;
+    size_t offset, bytes;
+    for (int i = 0; i < kernel->argument_count; i++) {
+        int slot = loaded->slots[i];
+        size_t wanted = slot < SLOT_BUFFER ? (size_t)slots[slot].bytes : 8;
+        if (d->cuFuncGetParamInfo(loaded->function, (size_t)i, &offset, &bytes) != CUDA_SUCCESS)
+            return mmlp_fail(MMLP_ERROR_FORMAT,
+                             "%s: kernel %s has %d parameters, the manifest gives it %d",
+                             mlp->bundle->path, kernel->entry, i, kernel->argument_count);
+        if (bytes != wanted)
+            return mmlp_fail(
+                MMLP_ERROR_FORMAT, "%s: kernel %s: parameter %d has %zu bytes, \"%s\" has %zu",
+                mlp->bundle->path, kernel->entry, i, bytes, kernel->arguments[i], wanted);
+    }
+    if (d->cuFuncGetParamInfo(loaded->function, (size_t)kernel->argument_count, &offset, &bytes) ==
+        CUDA_SUCCESS)
+        return mmlp_fail(MMLP_ERROR_FORMAT,
+                         "%s: kernel %s has more parameters than the %d the manifest gives it",
+                         mlp->bundle->path, kernel->entry, kernel->argument_count);
+    return MMLP_OK;
+}
+
+static mmlp_status choose_kernels(mmlp_mlp *mlp)
+{
+    const mmlp_bundle *bundle = mlp->bundle;
+    const mmlp_context *context = mlp->context;
+    mlp->kernels = calloc((size_t)bundle->kernel_count, sizeof *mlp->kernels);
+    if (!mlp->kernels)
+        return mmlp_fail_memory((size_t)bundle->kernel_count * sizeof *mlp->kernels, "kernels");
+    int forward = 0;
+    for (int i = 0; i < bundle->kernel_count; i++) {
+        const bundle_kernel *kernel = &bundle->kernels[i];
+        if (!is_for(kernel, bundle, context->compute_capability))
+            continue;
+        if (kernel->threads > context->max_threads_per_block ||
+            kernel->dynamic_shared_bytes > context->shared_per_block_optin)
+            return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
+                             "kernel %s: a block of %lld threads and %lld bytes of shared memory; "
+                             "this device (%s) has %d and %d",
+                             kernel->entry, (long long)kernel->threads,
+                             (long long)kernel->dynamic_shared_bytes, context->arch,
+                             context->max_threads_per_block, context->shared_per_block_optin);
+        if (kernel->pass == BUNDLE_FORWARD && kernel_blocks(kernel, mlp->max_tokens) > INT32_MAX)
+            return mmlp_fail(MMLP_ERROR_ARGUMENT,
+                             "max_tokens: %lld gives kernel %s a grid of %lld blocks, at most %d "
+                             "are possible",
+                             (long long)mlp->max_tokens, kernel->entry,
+                             (long long)kernel_blocks(kernel, mlp->max_tokens), INT32_MAX);
+        loaded_kernel *loaded = &mlp->kernels[mlp->kernel_count++];
+        loaded->kernel = kernel;
+        MMLP_TRY(bind_arguments(loaded, bundle));
+        forward += kernel->pass == BUNDLE_FORWARD;
+    }
+    if (forward == 0)
+        return mmlp_fail(MMLP_ERROR_UNSUPPORTED, "%s: it has no forward kernels for %s",
+                         bundle->path, context->arch);
+    return MMLP_OK;
+}
+
+/* ---- into the driver ------------------------------------------------------------------------ */
+
+/* Hands one image to the driver. *loaded_it is false, with OK, when the device cannot take it. */
+static mmlp_status load_image(bool *loaded_it, loaded_kernel *loaded, const mmlp_context *context,
+                              const char *image)
+{
+    const driver *d = &context->cuda;
+    char log[1024] = "";
+    CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+    void *values[] = {log, (void *)(uintptr_t)sizeof log};
+    double start = now_ms();
+    CUresult result = d->cuModuleLoadDataEx(&loaded->module, image, 2, options, values);
+    loaded->load_ms += now_ms() - start;
+    *loaded_it = result == CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS || result == CUDA_ERROR_NO_BINARY_FOR_GPU) {
+        if (result != CUDA_SUCCESS)
+            loaded->module = NULL;
+        return MMLP_OK;
+    }
+    loaded->module = NULL;
+    log[strcspn(log, "\n")] = '\0';
+    return driver_check(d, result, "kernel %s: loading it%s%s", loaded->kernel->entry,
+                        log[0] ? ": " : "", log);
+}
+
+/* The cubin, then the PTX. Either may be NULL. */
+static mmlp_status load_pair(bool *loaded_it, loaded_kernel *loaded, const mmlp_context *context,
+                             const char *cubin, const char *ptx)
+{
+    *loaded_it = false;
+    if (cubin)
+        MMLP_TRY(load_image(loaded_it, loaded, context, cubin));
+    if (!*loaded_it && ptx) {
+        if (cubin)
+            context_verbose(context, "%s: the device takes no cubin of %s, its PTX is loaded",
+                            loaded->kernel->entry, context->arch);
+        MMLP_TRY(load_image(loaded_it, loaded, context, ptx));
+    }
+    return MMLP_OK;
+}
+
+/* The image of that kind with the highest target that may run here: a cubin runs on its own major
+ * version from its minor version on, PTX on everything later. */
+static const char *best_image(const bundle_kernel *kernel, bool cubin, int compute_capability)
+{
+    const bundle_image *best = NULL;
+    for (int i = 0; i < kernel->image_count; i++) {
+        const bundle_image *image = &kernel->images[i];
+        if (image->is_cubin == cubin && image->target <= compute_capability &&
+            (!cubin || image->target / 10 == compute_capability / 10) &&
+            (!best || image->target > best->target))
+            best = image;
+    }
+    return best ? best->file->bytes : NULL;
+}
+
+static mmlp_status finish_kernel(loaded_kernel *loaded, const mmlp_mlp *mlp)
+{
+    const driver *d = &mlp->context->cuda;
+    const bundle_kernel *kernel = loaded->kernel;
+    MMLP_TRY(driver_check(d,
+                          d->cuModuleGetFunction(&loaded->function, loaded->module, kernel->entry),
+                          "kernel %s", kernel->entry));
+    MMLP_TRY(check_parameters(loaded, mlp));
+    if (kernel->dynamic_shared_bytes > 0)
+        MMLP_TRY(driver_check(d,
+                              d->cuFuncSetAttribute(loaded->function,
+                                                    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                                    (int)kernel->dynamic_shared_bytes),
+                              "kernel %s: %lld bytes of shared memory", kernel->entry,
+                              (long long)kernel->dynamic_shared_bytes));
+    int threads = 0;
+    MMLP_TRY(driver_check(
+        d,
+        d->cuFuncGetAttribute(&threads, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, loaded->function),
+        "kernel %s: its largest block", kernel->entry));
+    if (threads < kernel->threads)
+        return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
+                         "kernel %s: a block of %lld threads, it can have %d on this device",
+                         kernel->entry, (long long)kernel->threads, threads);
+    return MMLP_OK;
+}
+
+/* Kernels that the bundle has images for are loaded from there. */
+static mmlp_status load_from_bundle(mmlp_mlp *mlp)
+{
+    int cc = mlp->context->compute_capability;
+    for (int i = 0; i < mlp->kernel_count; i++) {
+        loaded_kernel *loaded = &mlp->kernels[i];
+        bool loaded_it;
+        MMLP_TRY(load_pair(&loaded_it, loaded, mlp->context, best_image(loaded->kernel, true, cc),
+                           best_image(loaded->kernel, false, cc)));
+        if (loaded_it) {
+            loaded->origin = "bundle";
+            context_verbose(mlp->context, "%s: image of the bundle", loaded->kernel->entry);
+        }
+    }
+    return MMLP_OK;
+}
+
+/* The others come from the cache or the compiler. */
+static mmlp_status load_the_rest(mmlp_mlp *mlp)
+{
+    mmlp_status status = MMLP_OK;
+    int count = 0;
+    compile_job *jobs = calloc((unsigned)mlp->kernel_count, sizeof *jobs);
+    if (!jobs)
+        return mmlp_fail_memory((size_t)mlp->kernel_count * sizeof *jobs, "compilations");
+    for (int i = 0; i < mlp->kernel_count; i++) {
+        if (!mlp->kernels[i].module)
+            jobs[count++].kernel = mlp->kernels[i].kernel;
+    }
+    MMLP_TRY_CLEANUP(compile_kernels(jobs, count, mlp->context));
+    for (int i = 0, next = 0; i < mlp->kernel_count; i++) {
+        loaded_kernel *loaded = &mlp->kernels[i];
+        if (loaded->module)
+            continue;
+        const compile_job *job = &jobs[next++];
+        bool loaded_it;
+        loaded->origin = job->origin;
+        loaded->compile_ms = job->compile_ms;
+        MMLP_TRY_CLEANUP(load_pair(&loaded_it, loaded, mlp->context,
+                                   job->image.cubin_bytes ? job->image.cubin : NULL,
+                                   job->image.ptx));
+        if (!loaded_it) {
+            status = mmlp_fail(MMLP_ERROR_DEVICE,
+                               "kernel %s: the driver takes neither its cubin "
+                               "nor its PTX for %s",
+                               loaded->kernel->entry, mlp->context->arch);
+            goto cleanup;
+        }
+    }
+
+cleanup:
+    for (int i = 0; i < count; i++)
+        cache_entry_free(&jobs[i].image);
+    free(jobs);
+    return status;
+}
+
+/* ---- public --------------------------------------------------------------------------------- */
+
+mmlp_status mmlp_mlp_load(mmlp_mlp **out, mmlp_context *context, const mmlp_bundle *bundle,
+                          const mmlp_mlp_options *options)
+{
+    if (!out)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_mlp_load: out is NULL");
+    *out = NULL;
+    if (!context || !bundle)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_mlp_load: %s is NULL",
+                         context ? "bundle" : "context");
+    mmlp_mlp_options taken = MMLP_MLP_OPTIONS_INIT;
+    if (options)
+        MMLP_TRY(struct_read(&taken, options, sizeof taken, "mmlp_mlp_options"));
+    if (taken.max_tokens < 0 || taken.max_tokens > INT32_MAX)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT, "max_tokens: %lld was given, wanted 0 to %d",
+                         (long long)taken.max_tokens, INT32_MAX);
+    if (bundle->tensor_model_parallel_size != 1)
+        return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
+                         "%s: tensor_model_parallel_size is %lld; tensor parallelism is not "
+                         "supported yet",
+                         bundle->path, (long long)bundle->tensor_model_parallel_size);
+
+    mmlp_status status = MMLP_OK;
+    bool entered = false;
+    mmlp_mlp *mlp = calloc(1, sizeof *mlp);
+    if (!mlp)
+        return mmlp_fail_memory(sizeof *mlp, "an mlp");
+    mlp->context = context;
+    mlp->bundle = bundle;
+    mlp->max_tokens = taken.max_tokens ? taken.max_tokens : DEFAULT_MAX_TOKENS;
+    MMLP_TRY_CLEANUP(choose_kernels(mlp));
+    MMLP_TRY_CLEANUP(context_enter(context));
+    entered = true;
+    MMLP_TRY_CLEANUP(load_from_bundle(mlp));
+    MMLP_TRY_CLEANUP(load_the_rest(mlp));
+    for (int i = 0; i < mlp->kernel_count; i++)
+        MMLP_TRY_CLEANUP(finish_kernel(&mlp->kernels[i], mlp));
+    *out = mlp;
+    mlp = NULL;
+
+cleanup:
+    if (entered)
+        context_leave(context);
+    mmlp_mlp_unload(mlp);
+    return status;
+}
+
+void mmlp_mlp_unload(mmlp_mlp *mlp)
+{
+    if (!mlp)
+        return;
+    char *kept =
+        strdup(mmlp_last_error()); /* unloading after a failure must not replace its line */
+    bool entered = context_enter(mlp->context) == MMLP_OK;
+    for (int i = 0; entered && i < mlp->kernel_count; i++) {
+        if (mlp->kernels[i].module)
+            mlp->context->cuda.cuModuleUnload(mlp->kernels[i].module);
+    }
+    if (entered)
+        context_leave(mlp->context);
+    else if (kept)
+        mmlp_fail(MMLP_ERROR_DEVICE, "%s", kept);
+    free(kept);
+    free(mlp->kernels);
+    free(mlp);
+}
+
+int mmlp_mlp_kernel_count(const mmlp_mlp *mlp)
+{
+    return mlp ? mlp->kernel_count : 0;
+}
+
+mmlp_status mmlp_mlp_kernel(const mmlp_mlp *mlp, int index, mmlp_kernel_properties *properties)
+{
+    if (!mlp)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_mlp_kernel: mlp is NULL");
+    if (index < 0 || index >= mlp->kernel_count)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_mlp_kernel: index %d, there are %d kernels",
+                         index, mlp->kernel_count);
+    const loaded_kernel *loaded = &mlp->kernels[index];
+    const bundle_kernel *kernel = loaded->kernel;
+    mmlp_kernel_properties filled = MMLP_KERNEL_PROPERTIES_INIT;
+    filled.name = kernel->entry;
+    filled.pass = kernel->pass_name;
+    filled.step = kernel->step;
+    filled.origin = loaded->origin;
+    filled.compile_ms = loaded->compile_ms;
+    filled.load_ms = loaded->load_ms;
+    filled.tile_m = kernel->tile_m;
+    filled.tile_n = kernel->tile_n;
+    filled.columns = kernel->columns;
+    filled.reduction = kernel->reduction;
+    filled.threads = (int)kernel->threads;
+    filled.shared_bytes = (int)kernel->dynamic_shared_bytes;
+    filled.flops_per_token = kernel->flops_per_token;
+    return struct_fill(properties, &filled, sizeof filled, "mmlp_kernel_properties");
+}
