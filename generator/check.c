@@ -1,0 +1,109 @@
+/*
+ * check.c: a kernel that spills, keeps accumulators on the stack or makes ptxas serialise something
+ * is slow without being wrong, so it has to be looked for. Reads the log of ptxas -v.
+ */
+#include "check.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bundle.h"
+
+/* The number in front of `words`, as in "12 bytes stack frame"; -1 when the log has no such words.
+ */
+static long number_before(const char *log, const char *words)
+{
+    const char *at = strstr(log, words);
+    if (!at)
+        return -1;
+    while (at > log && at[-1] == ' ')
+        at--;
+    while (at > log && isdigit((unsigned char)at[-1]))
+        at--;
+    return isdigit((unsigned char)*at) ? strtol(at, NULL, 10) : -1;
+}
+
+/* The first advisory of ptxas, "C75xx". */
+static void find_advisory(char out[8], const char *log)
+{
+    out[0] = '\0';
+    for (const char *at = log; (at = strstr(at, "C75")) != NULL; at++) {
+        if (isdigit((unsigned char)at[3]) && isdigit((unsigned char)at[4])) {
+            memcpy(out, at, 5);
+            out[5] = '\0';
+            return;
+        }
+    }
+}
+
+void check_read_log(check_report *out, const char *log)
+{
+    const char *used = strstr(log, "Used ");
+    out->registers = used ? strtol(used + strlen("Used "), NULL, 10) : -1;
+    out->shared_bytes = number_before(log, "bytes smem");
+    out->stack_bytes = number_before(log, "bytes stack frame");
+    out->spill_stores = number_before(log, "bytes spill stores");
+    out->spill_loads = number_before(log, "bytes spill loads");
+    find_advisory(out->advisory, log);
+}
+
+/* Instructions of a PTX text: lines that end in ';' and are no directive. */
+static long count_instructions(const char *ptx)
+{
+    long count = 0;
+    for (const char *line = ptx; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        const char *start = line + strspn(line, " \t");
+        size_t length = strcspn(start, "\n");
+        if (length > 0 && start[length - 1] == ';' && *start != '.' && *start != '/')
+            count++;
+    }
+    return count;
+}
+
+static bool print_report(FILE *out, const emit_kernel *kernel, const char *arch,
+                         const nvrtc_image *image)
+{
+    check_report r;
+    check_read_log(&r, image->log);
+    bool bad = r.stack_bytes > 0 || r.spill_stores > 0 || r.spill_loads > 0 || r.advisory[0] ||
+               r.registers < 0;
+    fprintf(out, "%-7s %-40s %3ld registers, %6lld B shared, %5ld PTX instructions", arch,
+            kernel->entry, r.registers,
+            (long long)kernel->shared_bytes + (r.shared_bytes > 0 ? r.shared_bytes : 0),
+            count_instructions(image->ptx));
+    if (r.registers < 0)
+        fprintf(out, ", FAILED: the compiler's log has no register count");
+    if (r.stack_bytes > 0 || r.spill_stores > 0 || r.spill_loads > 0)
+        fprintf(out, ", FAILED: %ld B stack, %ld B spill stores, %ld B spill loads", r.stack_bytes,
+                r.spill_stores, r.spill_loads);
+    if (r.advisory[0])
+        fprintf(out, ", FAILED: advisory %s", r.advisory);
+    fprintf(out, "\n");
+    return !bad;
+}
+
+mmlp_status check_kernels(int *failures, FILE *out, const emit_kernels *kernels,
+                          const char *const *archs, int arch_count)
+{
+    nvrtc *compiler;
+    *failures = 0;
+    if (arch_count == 0) {
+        archs = plan_architectures;
+        while (archs[arch_count])
+            arch_count++;
+    }
+    MMLP_TRY(nvrtc_open(&compiler, NULL));
+    mmlp_status status = MMLP_OK;
+    for (int a = 0; a < arch_count && status == MMLP_OK; a++) {
+        for (int i = 0; i < kernels->count && status == MMLP_OK; i++) {
+            nvrtc_image image;
+            status = bundle_compile(&image, compiler, &kernels->kernels[i], archs[a]);
+            if (status == MMLP_OK && !print_report(out, &kernels->kernels[i], archs[a], &image))
+                ++*failures;
+            nvrtc_image_free(&image);
+        }
+    }
+    nvrtc_close(compiler);
+    return status;
+}

@@ -1,0 +1,251 @@
+/*
+ * main.c: the command line of megamlp-gen: one argp parser for each command. Prints results to
+ * stdout and one line for a failure to stderr.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bundle.h"
+#include "check.h"
+
+enum { EXIT_OK = 0, EXIT_CHECK = 1, EXIT_USAGE = 2, EXIT_SPEC = 3, EXIT_COMPILE = 4 };
+enum { ARCHS_MAX = 16 };
+
+typedef struct arguments {
+    const char *spec, *output;
+    const char *archs[ARCHS_MAX];
+    int arch_count;
+    bool takes_spec, ptx, cubin, force, traceback;
+} arguments;
+
+enum { OPTION_PTX = 256, OPTION_CUBIN, OPTION_FORCE, OPTION_TRACEBACK };
+
+#define OPTION_ROW_ARCH                                                                            \
+    {                                                                                              \
+        "arch", 'a', "ARCH", 0, "Architecture, such as sm_80 or sm_90", 0                          \
+    }
+#define OPTION_ROW_TRACEBACK                                                                       \
+    {                                                                                              \
+        "traceback", OPTION_TRACEBACK, 0, 0, "Add Lua's traceback to an error of the spec", 0      \
+    }
+
+static const struct argp_option plan_options[] = {OPTION_ROW_ARCH, OPTION_ROW_TRACEBACK, {0}};
+static const struct argp_option bundle_option_rows[] = {
+    {"output", 'o', "NAME.mlp", 0, "Where the bundle goes (needed)", 0},
+    OPTION_ROW_ARCH,
+    {"cubin", OPTION_CUBIN, 0, 0, "Build machine code ahead of time, for each --arch", 0},
+    {"ptx", OPTION_PTX, 0, 0, "Build PTX ahead of time, for each --arch", 0},
+    {"force", OPTION_FORCE, 0, 0, "Replace an existing bundle", 0},
+    OPTION_ROW_TRACEBACK,
+    {0}};
+static const struct argp_option no_options[] = {{0}};
+
+static error_t parse_option(int key, char *value, struct argp_state *state)
+{
+    arguments *a = state->input;
+    switch (key) {
+    case 'a':
+        if (a->arch_count == ARCHS_MAX)
+            argp_error(state, "more than %d times --arch", ARCHS_MAX);
+        else if (!plan_family_of(value))
+            argp_error(state,
+                       "--arch %s: there are kernels for sm_80, sm_86, sm_89, sm_90, sm_100, "
+                       "sm_120",
+                       value);
+        else
+            a->archs[a->arch_count++] = value;
+        return 0;
+    case 'o':
+        a->output = value;
+        return 0;
+    case OPTION_PTX:
+        a->ptx = true;
+        return 0;
+    case OPTION_CUBIN:
+        a->cubin = true;
+        return 0;
+    case OPTION_FORCE:
+        a->force = true;
+        return 0;
+    case OPTION_TRACEBACK:
+        a->traceback = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (!a->takes_spec || a->spec)
+            argp_error(state, "unexpected argument '%s'", value);
+        else
+            a->spec = value;
+        return 0;
+    case ARGP_KEY_END:
+        if (a->takes_spec && !a->spec)
+            argp_error(state, "the spec is missing");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* ---- commands -------------------------------------------------------------------------------- */
+
+static int exit_code(mmlp_status status)
+{
+    if (status == MMLP_OK)
+        return EXIT_OK;
+    fprintf(stderr, "%s\n", mmlp_last_error());
+    if (status == MMLP_ERROR_COMPILE || status == MMLP_ERROR_DRIVER)
+        return EXIT_COMPILE;
+    return EXIT_SPEC;
+}
+
+static mmlp_status load(module_spec *out, const arguments *a)
+{
+    spec_options options = {.traceback = a->traceback};
+    return spec_load(out, a->spec, &options);
+}
+
+static int run_plan(const arguments *a)
+{
+    module_spec spec = {0};
+    plan p = {0};
+    text printed = TEXT_INIT;
+    mmlp_status status = MMLP_OK;
+    MMLP_TRY_CLEANUP(load(&spec, a));
+    MMLP_TRY_CLEANUP(plan_build(&p, &spec, a->arch_count ? a->archs[a->arch_count - 1] : NULL));
+    MMLP_TRY_CLEANUP(plan_print(&printed, &p));
+    fputs(text_string(&printed), stdout);
+
+cleanup:
+    text_free(&printed);
+    plan_free(&p);
+    spec_free(&spec);
+    return exit_code(status);
+}
+
+static int run_bundle(const arguments *a)
+{
+    if (!a->output) {
+        fprintf(stderr, "megamlp-gen bundle: -o NAME.mlp is missing\n");
+        return EXIT_USAGE;
+    }
+    module_spec spec = {0};
+    bundle_options options = {a->archs, a->arch_count, a->ptx, a->cubin, a->force};
+    mmlp_status status = load(&spec, a);
+    if (status == MMLP_OK)
+        status = bundle_write(&spec, a->output, &options);
+    if (status == MMLP_OK && spec.warnings.length > 0)
+        fprintf(stderr, "%s", text_string(&spec.warnings));
+    spec_free(&spec);
+    return exit_code(status);
+}
+
+static int run_check(const arguments *a)
+{
+    module_spec spec = {0};
+    plan p = {0};
+    emit_kernels kernels = {0};
+    int failures = 0;
+    mmlp_status status = MMLP_OK;
+    MMLP_TRY_CLEANUP(load(&spec, a));
+    MMLP_TRY_CLEANUP(plan_build(&p, &spec, NULL));
+    MMLP_TRY_CLEANUP(emit_plan(&kernels, &p));
+    MMLP_TRY_CLEANUP(check_kernels(&failures, stdout, &kernels, a->archs, a->arch_count));
+
+cleanup:
+    emit_free(&kernels);
+    plan_free(&p);
+    spec_free(&spec);
+    return status == MMLP_OK && failures > 0 ? EXIT_CHECK : exit_code(status);
+}
+
+static int run_fields(const arguments *a)
+{
+    (void)a;
+    text printed = TEXT_INIT;
+    spec_print_fields(&printed);
+    fputs(text_string(&printed), stdout);
+    text_free(&printed);
+    return EXIT_OK;
+}
+
+static const struct command {
+    const char *name;
+    int (*run)(const arguments *a);
+    struct argp argp;
+} commands[] = {
+    {"plan",
+     run_plan,
+     {plan_options, parse_option, "SPEC.lua",
+      "Prints what the MLP of a spec computes and how: steps, epilogues, tiles and why, buffers.\v"
+      "Example: megamlp-gen plan specs/llama3_8b.lua",
+      0, 0, 0}},
+    {"bundle",
+     run_bundle,
+     {bundle_option_rows, parse_option, "SPEC.lua",
+      "Writes a bundle: the kernels of a spec as CUDA text, and a manifest. libmegamlp loads it.\v"
+      "Without --cubin and --ptx no CUDA is needed, and kernels are compiled when the bundle is "
+      "loaded. Example: megamlp-gen bundle specs/llama3_8b.lua -o llama3_8b.mlp --cubin -a sm_90",
+      0, 0, 0}},
+    {"check",
+     run_check,
+     {plan_options, parse_option, "SPEC.lua",
+      "Compiles every kernel of a spec for each --arch (default: all) and fails when one spills "
+      "registers, uses the stack, or makes the assembler warn.\v"
+      "Needs NVRTC 13.0 or newer, and no GPU.",
+      0, 0, 0}},
+    {"fields",
+     run_fields,
+     {no_options, parse_option, 0, "Prints every field of the spec language, with its default.", 0,
+      0, 0}},
+};
+enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
+
+static void print_help(FILE *out)
+{
+    fprintf(out,
+            "Usage: megamlp-gen COMMAND ...\n\n"
+            "Turns a spec of an MLP (Lua, in Megatron's words) into fused CUDA kernels.\n\n"
+            "  plan SPEC.lua                   what runs when, and why\n"
+            "  bundle SPEC.lua -o NAME.mlp     the kernels, for libmegamlp\n"
+            "  check SPEC.lua                  compile for all architectures, no spills\n"
+            "  fields                          the words of a spec\n\n"
+            "megamlp-gen COMMAND --help says more. Start with a spec of specs/.\n\n"
+            "Exit status: 0 ok, 1 a check failed, 2 usage, 3 a bad spec or file, 4 a kernel did\n"
+            "not compile.\n");
+}
+
+int main(int argc, char **argv)
+{
+    argp_err_exit_status = EXIT_USAGE;
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0) {
+        print_help(stdout);
+        return EXIT_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("megamlp-gen %d.%d.%d\n", MMLP_VERSION_MAJOR, MMLP_VERSION_MINOR,
+               MMLP_VERSION_PATCH);
+        return EXIT_OK;
+    }
+    for (int i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(argv[1], commands[i].name) != 0)
+            continue;
+        arguments a = {.takes_spec = commands[i].argp.args_doc != NULL};
+        char *name = NULL;
+        if (asprintf(&name, "megamlp-gen %s", commands[i].name) < 0)
+            return EXIT_SPEC;
+        argv[1] = name;
+        error_t error = argp_parse(&commands[i].argp, argc - 1, argv + 1, 0, NULL, &a);
+        int code = error ? EXIT_USAGE : commands[i].run(&a);
+        free(name);
+        return code;
+    }
+    fprintf(stderr, "megamlp-gen: unknown command '%s'; megamlp-gen --help lists them\n", argv[1]);
+    return EXIT_USAGE;
+}

@@ -1,0 +1,149 @@
+/* manifest.c: what a bundle says about itself. Keys are sorted, so the same spec gives the same
+ * text. */
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "bundle.h"
+
+enum { HASH_DIGITS = 32 };
+static const char no_hash[HASH_DIGITS + 1] = "00000000000000000000000000000000";
+
+static void print_hash(char out[HASH_DIGITS + 1], const void *bytes, size_t count)
+{
+    static const char digits[] = "0123456789abcdef";
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, count));
+    for (int i = 0; i < HASH_DIGITS / 2; i++) {
+        out[2 * i] = digits[canonical.digest[i] >> 4];
+        out[2 * i + 1] = digits[canonical.digest[i] & 15];
+    }
+    out[HASH_DIGITS] = '\0';
+}
+
+static json_t *mlp_to_json(const plan *p)
+{
+    const module_spec *spec = p->spec;
+    return json_pack("{s:I, s:I, s:I, s:b, s:s, s:b, s:b, s:s, s:I, s:b, s:b}", "hidden_size",
+                     (json_int_t)p->hidden_size, "ffn_hidden_size", (json_int_t)p->ffn_hidden_size,
+                     "fc1_output_size", (json_int_t)p->fc1_output_size, "gated_linear_unit",
+                     (int)spec->config.gated_linear_unit, "params_dtype",
+                     spec_dtype_name(spec->config.params_dtype), "add_bias_linear",
+                     (int)spec->config.add_bias_linear, "per_token_scale",
+                     (int)spec->mlp.per_token_scale, "fc2_bias", plan_fc2_bias_name(p->fc2_bias),
+                     "tensor_model_parallel_size", (json_int_t)p->ranks, "save_activation",
+                     (int)spec->config.save_activation, "has_clamp_or_relu",
+                     (int)p->has_clamp_or_relu);
+}
+
+static json_t *buffers_to_json(const plan *p)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < p->buffer_count; i++) {
+        const plan_buffer *b = &p->buffers[i];
+        json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:I}", "name", b->name, "lifetime",
+                                               plan_lifetime_name(b->lifetime), "dtype",
+                                               spec_dtype_name(b->dtype), "columns",
+                                               (json_int_t)b->columns));
+    }
+    return array;
+}
+
+static json_t *grid_to_json(const emit_kernel *k)
+{
+    if (!k->step)
+        return json_pack("{s:I}", "elements_per_block", (json_int_t)k->elements_per_block);
+    const plan_tile *tile = &k->step->candidates[k->step->chosen].tile;
+    return json_pack("{s:i, s:i, s:I}", "tile_m", tile->tile_m, "tile_n",
+                     tile->tile_n / k->step->halves, "columns", (json_int_t)k->step->columns);
+}
+
+static json_t *lines_to_json(const template_output *source)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < source->run_count; i++)
+        json_array_append_new(array, json_pack("[i, s, i]", source->runs[i].first_line,
+                                               source->runs[i].name, source->runs[i].line));
+    return array;
+}
+
+static json_t *kernel_to_json(const emit_kernels *kernels, int index, const bundle_file *files,
+                              int file_count)
+{
+    const emit_kernel *k = &kernels->kernels[index];
+    json_t *arguments = json_array(), *images = json_array();
+    for (int i = 0; i < k->argument_count; i++)
+        json_array_append_new(arguments, json_string(k->arguments[i]));
+    for (int i = 0; i < file_count; i++)
+        if (files[i].kernel == index)
+            json_array_append_new(images, json_pack("{s:s, s:s, s:s}", "target", files[i].target,
+                                                    "kind", files[i].kind, "file", files[i].name));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o, s:I, s:f, s:o, s:o, s:o}", "entry",
+                     k->entry, "file", k->file, "pass", k->pass, "step", k->step_name, "family",
+                     k->plan->family->name, "threads", k->threads, "dynamic_shared_bytes",
+                     (json_int_t)k->shared_bytes, "grid", grid_to_json(k), "reduction",
+                     (json_int_t)(k->step ? k->step->k : 0), "flops_per_token",
+                     k->step ? k->step->flops_per_token : 0.0, "arguments", arguments, "lines",
+                     lines_to_json(&k->source), "images", images);
+}
+
+static json_t *epilogue_to_json(const plan_epilogue *e)
+{
+    return json_pack("{s:o, s:[i]}", "program", program_to_json(&e->graph), "results", e->result);
+}
+
+/* { "linear_fc1_forward.cu": "hash", ... } */
+static json_t *files_to_json(const bundle_file *files, int file_count)
+{
+    json_t *object = json_object();
+    for (int i = 0; i < file_count; i++) {
+        char hash[HASH_DIGITS + 1];
+        print_hash(hash, files[i].bytes, files[i].count);
+        json_object_set_new(object, files[i].name, json_string(hash));
+    }
+    return object;
+}
+
+static json_t *manifest_to_json(const plan *p, const emit_kernels *kernels,
+                                const bundle_file *files, int file_count)
+{
+    char generator[32];
+    json_t *array = json_array();
+    for (int i = 0; i < kernels->count; i++)
+        json_array_append_new(array, kernel_to_json(kernels, i, files, file_count));
+    snprintf(generator, sizeof generator, "megamlp %d.%d.%d", MMLP_VERSION_MAJOR,
+             MMLP_VERSION_MINOR, MMLP_VERSION_PATCH);
+    return json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "format", 1, "hash",
+                     no_hash, "name", p->spec->name, "generator", generator, "mlp", mlp_to_json(p),
+                     "files", files_to_json(files, file_count), "buffers", buffers_to_json(p),
+                     "kernels", array, "reference", "activation",
+                     epilogue_to_json(&p->reference_activation), "output",
+                     epilogue_to_json(&p->reference_output));
+}
+
+mmlp_status manifest_print(char **out, size_t *bytes, const plan *p, const emit_kernels *kernels,
+                           const bundle_file *files, int file_count)
+{
+    *out = NULL;
+    json_t *json = manifest_to_json(p, kernels, files, file_count);
+    char *dumped = json ? json_dumps(json, JSON_SORT_KEYS | JSON_INDENT(2)) : NULL;
+    json_decref(json);
+    if (!dumped)
+        return mmlp_fail_memory(65536, "the manifest");
+    size_t length = strlen(dumped);
+    char *ended = realloc(dumped, length + 2);
+    if (!ended) {
+        free(dumped);
+        return mmlp_fail_memory(length + 2, "the manifest");
+    }
+    memcpy(ended + length, "\n", 2);
+    length++;
+    char hash[HASH_DIGITS + 1];
+    print_hash(hash, ended, length);
+    static const char key[] = "\n  \"hash\": \"";
+    char *place = strstr(ended, key);
+    memcpy(place + strlen(key), hash, HASH_DIGITS);
+    *out = ended;
+    *bytes = length;
+    return MMLP_OK;
+}
