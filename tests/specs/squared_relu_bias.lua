@@ -1,0 +1,13 @@
+-- The MLP of tests/golden/megatron/squared_relu_bias.safetensors
+local config = TransformerConfig {
+  hidden_size     = 64,
+  ffn_hidden_size = 128,
+  activation_func = squared_relu,
+  add_bias_linear = true,
+  params_dtype    = "bf16",
+}
+return ModuleSpec {
+  module     = MLP,
+  params     = { config = config },
+  submodules = MLPSubmodules { linear_fc1 = ColumnParallelLinear, linear_fc2 = RowParallelLinear },
+}
