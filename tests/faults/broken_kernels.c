@@ -97,7 +97,7 @@ static CUresult run(char *source, const launch_shape *shape, size_t missing_rows
     CUdeviceptr activation = zeros(TOKENS * FFN * ELEMENT),
                 fc1_output = zeros(TOKENS * 2 * FFN * ELEMENT);
     long long tokens = TOKENS;
-    void *arguments[] = {&hidden_states, &weight, &activation, &fc1_output, &tokens};
+    void *arguments[] = {&hidden_states, &weight, &fc1_output, &activation, &tokens};
     CUresult result = device_try(module, shape->entry, shape->blocks, shape->threads,
                                  shape->shared_bytes, arguments);
     device_close();
