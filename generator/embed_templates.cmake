@@ -14,7 +14,7 @@ foreach(_file IN LISTS _files)
     string(REGEX REPLACE "(0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,0x..,)"
         "\\1\n" _bytes "${_bytes}")
     string(APPEND _arrays "static const char text_${_number}[] = {\n${_bytes}0};\n")
-    string(APPEND _rows "    {\"${_file}\", text_${_number}, sizeof text_${_number} - 1},\n")
+    string(APPEND _rows "    {\"templates/${_file}\", text_${_number}, sizeof text_${_number} - 1},\n")
     math(EXPR _number "${_number} + 1")
 endforeach()
 file(WRITE ${OUTPUT}.new

@@ -279,9 +279,11 @@ void rules_check_config(lua_State *lua, const spec_config_object *object)
     facts f = {config, loader_of(lua)->activations[config->activation_func].identity, NULL, NULL,
                NULL};
     check_size(lua, object->places[CONFIG_hidden_size], "hidden_size", config->hidden_size, "", 1);
-    check_size(lua, object->places[CONFIG_ffn_hidden_size], "ffn_hidden_size",
-               config->ffn_hidden_size, "tensor_model_parallel_size",
-               config->tensor_model_parallel_size);
+    bool follows = config->ffn_hidden_size == 4 * config->hidden_size;
+    if (!follows || config->hidden_size % 8 == 0)
+        check_size(lua, object->places[CONFIG_ffn_hidden_size], "ffn_hidden_size",
+                   config->ffn_hidden_size, "tensor_model_parallel_size",
+                   config->tensor_model_parallel_size);
     CHECK_RULES(lua, config_rules, &f, object->places);
 }
 

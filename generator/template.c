@@ -173,15 +173,15 @@ static int expand_file(lua_State *lua, const char *name)
 {
     expansion *e = expansion_of(lua);
     const template_file *file = e->files, *outer = e->now;
-    while (file->name && strcmp(file->name, name) != 0)
+    const char *chunk_name = lua_pushfstring(lua, "@templates/%s", name);
+    while (file->name && strcmp(file->name, chunk_name + 1) != 0)
         file++;
     if (!file->name)
         return luaL_error(lua, "include \"%s\": there is no such template", name);
     text_clear(&e->chunk);
     int bad_line = translate(&e->chunk, file);
-    const char *chunk_name = lua_pushfstring(lua, "@templates/%s", name);
     if (bad_line)
-        return luaL_error(lua, "templates/%s:%d: '${' without '}'", name, bad_line);
+        return luaL_error(lua, "%s:%d: '${' without '}'", file->name, bad_line);
     if (e->chunk.failed)
         return luaL_error(lua, "out of memory");
     if (luaL_loadbufferx(lua, text_string(&e->chunk), e->chunk.length, chunk_name, "t") != LUA_OK)

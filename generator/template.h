@@ -12,7 +12,7 @@
 
 /* A template that the build embedded. */
 typedef struct template_file {
-    const char *name; /* "kernels/sm_80_gemm.cu" */
+    const char *name; /* "templates/kernels/sm_80_gemm.cu" */
     const char *text;
     size_t bytes;
 } template_file;
@@ -37,7 +37,7 @@ typedef struct template_output {
 typedef mmlp_status (*template_bind)(lua_State *lua, const void *user);
 
 /*
- * Expands the template `name` of `files`. A nil value or an unknown name is ERROR_FORMAT with the
+ * Expands the template templates/NAME of `files`. A nil value or an unknown name is ERROR_FORMAT with the
  * template's file and line. Free with template_output_free, also on failure.
  */
 mmlp_status template_expand(template_output *out, const template_file *files, const char *name,
