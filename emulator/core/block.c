@@ -1,0 +1,186 @@
+/*
+ * block.c: one block: its registers, its shared memory and the turns its warps take. The order is a
+ * function of the seed and the block's number alone.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "exec.h"
+
+enum { QUANTUM = 512 };
+
+static uint64_t mix(uint64_t x)
+{
+    x += UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+static uint32_t next_random(exec_block *block)
+{
+    block->random = block->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(block->random >> 33);
+}
+
+static void *reserve(void *memory, size_t *capacity, size_t bytes, size_t align)
+{
+    if (bytes <= *capacity && memory) {
+        return memory;
+    }
+    free(memory);
+    *capacity = (bytes + align - 1) / align * align + align;
+    return pool_require(aligned_alloc(align, *capacity));
+}
+
+static uint64_t special_value(const emu_warp *w, ir_special special, unsigned lane)
+{
+    static const unsigned zeros[3], ones[3] = {1, 1, 1};
+    const exec_block *b = w->block;
+    const exec_grid *g = b->grid;
+    unsigned thread = (unsigned)w->index * 32 + lane;
+    switch (special) {
+#define SPECIAL(id, spelling, component, bytes, value)                                                 \
+    case IR_SPECIAL_##id:                                                                              \
+        return (uint64_t)(value);
+#include "specials.def"
+#undef SPECIAL
+    default:
+        return 0;
+    }
+}
+
+static size_t special_bytes(ir_special special)
+{
+    static const uint8_t bytes[] = {
+#define SPECIAL(id, spelling, component, size, value) size,
+#include "specials.def"
+#undef SPECIAL
+    };
+    return bytes[special];
+}
+
+static void fill_registers(emu_warp *w)
+{
+    const ir_kernel *kernel = w->block->grid->kernel;
+    memcpy(w->registers, kernel->constants, kernel->constant_bytes);
+    memset(w->registers + kernel->constant_bytes, 0, kernel->register_bytes - kernel->constant_bytes);
+    for (int i = 0; i < kernel->special_count; i++) {
+        const ir_special_use *use = &kernel->specials[i];
+        size_t bytes = special_bytes(use->special);
+        for (unsigned lane = 0; lane < IR_LANES && bytes; lane++) {
+            uint64_t value = special_value(w, use->special, lane);
+            memcpy(w->registers + use->offset + lane * bytes, &value, bytes);
+        }
+    }
+}
+
+static void start_warp(exec_block *block, int index)
+{
+    const exec_grid *g = block->grid;
+    emu_warp *w = &block->warps[index];
+    async_copy *copies = w->copies;
+    int capacity = w->copy_capacity;
+    unsigned left = g->threads_per_block - (unsigned)index * 32;
+    *w = (emu_warp){.block = block,
+                    .index = index,
+                    .copies = copies,
+                    .copy_capacity = capacity,
+                    .existing = left >= 32 ? FULL_MASK : (1u << left) - 1,
+                    .split_count = 1,
+                    .running = -1,
+                    .local_bytes = g->kernel->local_bytes};
+    w->live = w->existing;
+    w->splits[0] = (warp_split){.mask = w->existing, .state = SPLIT_READY};
+    w->registers = block->registers_memory + (size_t)index * g->kernel->register_bytes;
+    w->local = block->local_memory + (size_t)index * IR_LANES * w->local_bytes;
+    fill_registers(w);
+}
+
+void block_start(exec_block *block, const exec_grid *grid, uint64_t linear)
+{
+    const ir_kernel *kernel = grid->kernel;
+    block->grid = grid;
+    block->linear = linear;
+    block->index[0] = (unsigned)(linear % grid->grid[0]);
+    block->index[1] = (unsigned)(linear / grid->grid[0] % grid->grid[1]);
+    block->index[2] = (unsigned)(linear / grid->grid[0] / grid->grid[1]);
+    block->random = mix(grid->seed ^ mix(linear));
+    block->warp_count = (int)((grid->threads_per_block + 31) / 32);
+    block->shared_bytes = grid->shared_bytes;
+    block->registers_memory =
+        reserve(block->registers_memory, &block->registers_capacity,
+                (size_t)block->warp_count * kernel->register_bytes, 64);
+    block->local_memory = reserve(block->local_memory, &block->local_capacity,
+                                  (size_t)block->warp_count * IR_LANES * kernel->local_bytes, 64);
+    size_t marks = grid->shared_bytes / 64 + 2;
+    if (grid->shared_bytes + 64 > block->shared_capacity || !block->shared) {
+        block->shared = reserve(block->shared, &block->shared_capacity, grid->shared_bytes + 64, 1024);
+        free(block->shared_known);
+        block->shared_known = pool_require(
+            calloc(block->shared_capacity / 64 + 2, sizeof *block->shared_known));
+    }
+    memset(block->shared_known, 0, marks * sizeof *block->shared_known);
+    memset(block->barriers, 0, sizeof block->barriers);
+    block->fault = (exec_fault){CUDA_SUCCESS, NULL};
+    block->printed = (text){0};
+    for (int i = 0; i < block->warp_count; i++) {
+        start_warp(block, i);
+    }
+}
+
+/* A warp that can run, the search beginning at a random one; NULL: none. */
+static emu_warp *choose_warp(exec_block *block)
+{
+    uint32_t start = next_random(block) % (uint32_t)block->warp_count;
+    for (int i = 0; i < block->warp_count; i++) {
+        emu_warp *w = &block->warps[((int)start + i) % block->warp_count];
+        if (warp_runnable(w)) {
+            return w;
+        }
+    }
+    return NULL;
+}
+
+static bool is_finished(const exec_block *block)
+{
+    for (int i = 0; i < block->warp_count; i++) {
+        if (block->warps[i].live) {
+            return false;
+        }
+    }
+    return true;
+}
+
+block_state block_run(exec_block *block, uint64_t instructions)
+{
+    uint64_t done = 0;
+    while (!block->fault.result) {
+        emu_warp *w = choose_warp(block);
+        if (!w) {
+            if (is_finished(block)) {
+                return BLOCK_DONE;
+            }
+            fault_deadlock(block);
+            break;
+        }
+        uint64_t before = w->executed;
+        warp_run(w, QUANTUM + (int32_t)(next_random(block) % QUANTUM));
+        done += w->executed - before;
+        if (done >= instructions && !block->fault.result) {
+            return is_finished(block) ? BLOCK_DONE : BLOCK_PAUSED;
+        }
+    }
+    return BLOCK_FAULT;
+}
+
+void block_release(exec_block *block)
+{
+    free(block->registers_memory);
+    free(block->local_memory);
+    free(block->shared);
+    free(block->shared_known);
+    for (int i = 0; i < EXEC_MAX_WARPS; i++) {
+        free(block->warps[i].copies);
+    }
+}

@@ -1,0 +1,192 @@
+/*
+ * decode.h: the state of decoding one kernel and what the decode_*.c files share. Between decode and
+ * flow.c an operand is a virtual register number, or a constant number with DECODE_CONSTANT set.
+ */
+#ifndef EMU_DECODE_H
+#define EMU_DECODE_H
+
+#include "ir.h"
+
+#define DECODE_CONSTANT 0x80000000u
+#define DECODE_ALL      DECODE_CONSTANT /* constant 0: the predicate that is true in all lanes */
+#define DECODE_NONE     (DECODE_CONSTANT + 1) /* constant 1: the predicate that is false */
+
+typedef enum decode_flag_bit {
+#define FLAG(id, spelling) FLAG_BIT_##id,
+#define SPACE_WORD(spelling, space)
+#define VECTOR_WORD(spelling, n)
+#define COMPARE(id, spelling)
+#define ACTION(id, spelling)
+#define MODE(id, spelling)
+#define SHAPE(id, spelling)
+#define COUNT_WORD(spelling, n)
+#define LAYOUT(spelling)
+#define HINT(spelling)
+#define ORDER(spelling)
+#include "modifiers.def"
+#undef FLAG
+#undef SPACE_WORD
+#undef VECTOR_WORD
+#undef COMPARE
+#undef ACTION
+#undef MODE
+#undef SHAPE
+#undef COUNT_WORD
+#undef LAYOUT
+#undef HINT
+#undef ORDER
+    FLAG_BIT_COUNT
+} decode_flag_bit;
+
+#define F(id) (UINT64_C(1) << FLAG_BIT_##id)
+#define M(id) (UINT64_C(1) << TYPE_##id) /* a set of types */
+
+/* Classes of modifiers: which words an opcode takes. */
+enum {
+    CLASS_FLAG = 1 << 0,
+    CLASS_TYPE = 1 << 1,
+    CLASS_SPACE = 1 << 2,
+    CLASS_VECTOR = 1 << 3,
+    CLASS_COMPARE = 1 << 4,
+    CLASS_ACTION = 1 << 5,
+    CLASS_MODE = 1 << 6,
+    CLASS_SHAPE = 1 << 7,
+    CLASS_COUNT = 1 << 8,
+    CLASS_LAYOUT = 1 << 9,
+    CLASS_HINT = 1 << 10,
+    CLASS_ORDER = 1 << 11,
+};
+
+/* The words after the opcode, sorted by class. Empty classes are 0 (-1 where 0 is a value). */
+typedef struct decode_words {
+    uint64_t flags;
+    ptx_type types[4];
+    int type_count;
+    ptx_space space;
+    bool has_space;
+    int vector; /* 1 when not written */
+    int compare, action, mode, shape; /* exec.h: COMPARE_*, ACTION_*, MODE_*, SHAPE_*; -1 none */
+    int matrices;
+    const char *layouts[2];
+    int layout_count;
+    bool cache_hint; /* .L2::cache_hint: one more operand */
+} decode_words;
+
+typedef struct decode_constant {
+    uint64_t bits[2];
+    int special; /* ir_special, -1 none */
+    uint8_t bytes; /* 0: predicate */
+    uint32_t offset;
+} decode_constant;
+
+typedef struct decode_register {
+    uint8_t bytes; /* 0: predicate */
+    bool is_temporary; /* written and read within one PTX statement */
+    uint32_t offset;
+} decode_register;
+
+typedef struct decode_instr {
+    emu_instr in;
+    ir_op op;
+    uint8_t defs, uses;
+    bool has_guard, ends_block, falls_through; /* control flow */
+    bool returns; /* a branch to the end of the inlined function */
+    ptx_name *label; /* branch target, resolved in the instance's labels */
+    int scope;
+    uint32_t jump_count;
+} decode_instr;
+
+/* One inlined copy of a function body. */
+typedef struct decode_instance {
+    ptx_function *function;
+    uint32_t first_register;
+    uint32_t first_instr;
+    uint32_t carry; /* the condition code register, made on first use */
+    bool is_entry;
+    struct decode_instance *caller;
+} decode_instance;
+
+typedef struct decode_label {
+    ptx_name *name;
+    int scope;
+    uint32_t at;
+} decode_label;
+
+typedef struct decoder {
+    ptx_module *module;
+    ir_kernel *kernel;
+    decode_instr *code;
+    uint32_t count, capacity;
+    decode_register *registers;
+    uint32_t register_count, register_capacity;
+    decode_constant *constants;
+    uint32_t constant_count, constant_capacity;
+    decode_label *labels; /* of the current instance: from first_label */
+    uint32_t label_count, label_capacity, first_label;
+    decode_label *jumps; /* entries of jump lists, resolved like branches */
+    uint32_t jump_count, jump_capacity;
+    decode_instance *instance;
+    const ptx_statement *statement;
+    decode_words words;
+    uint32_t guard;
+    bool guard_negated;
+    /* destinations narrower than their registers, widened after the statement */
+    struct {
+        uint32_t from, to;
+        bool is_signed;
+    } widen[8];
+    int widen_count;
+    size_t local_top; /* bytes of local memory in use by the instances on the stack */
+    emu_handler *const *handlers;
+    jmp_buf on_error;
+} decoder;
+
+/* ---- decode.c ---- */
+_Noreturn void decode_fail(decoder *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
+_Noreturn void decode_unknown(decoder *d); /* this combination of words is not implemented */
+void decode_statements(decoder *d);        /* the body of d->instance */
+void decode_place_locals(decoder *d, ptx_function *f); /* decode_control.c: its .local, .param */
+void decode_operand_count(decoder *d, int least, int most);
+
+uint32_t decode_register_new(decoder *d, int bytes);
+uint32_t decode_const(decoder *d, uint64_t bits, int bytes);
+/* A source of `bytes` (0: predicate); a wider register is truncated into a temporary. */
+uint32_t decode_use(decoder *d, const ptx_operand *operand, int bytes);
+/* A predicate source with its '!': a negated one is inverted into a temporary. */
+uint32_t decode_use_predicate(decoder *d, const ptx_operand *operand);
+/* A destination of `bytes`; a wider register is extended after the statement. */
+uint32_t decode_def(decoder *d, const ptx_operand *operand, int bytes, bool is_signed);
+uint32_t decode_def_register(decoder *d, int reg, int bytes, bool is_signed);
+/* The register an operand names, with its own width. */
+int decode_register_bytes(decoder *d, const ptx_operand *operand);
+int64_t decode_immediate(decoder *d, const ptx_operand *operand); /* an integer constant */
+bool decode_symbol_address(decoder *d, const ptx_operand *operand, ptx_space *space, uint64_t *out);
+
+/* Appends an instruction; its r[] is filled with defs then uses by decode_add. */
+decode_instr *decode_emit(decoder *d, ir_op op);
+void decode_add_def(decode_instr *i, uint32_t reg);
+void decode_add_use(decode_instr *i, uint32_t operand); /* after the last def */
+
+/* aux of IR_bar */
+enum { BAR_ALIGNED = 1 << 8, BAR_COUNTED = 1 << 9, BAR_ACTION_SHIFT = 16 };
+
+/* ---- the opcodes ---- */
+typedef void decode_function(decoder *d);
+bool decode_is_alu(const char *opcode); /* decode_alu.c: has rows in ops_*.def */
+/* The handler that converts, by row or convert_any with its aux. */
+ir_op decode_convert_op(ptx_type to, ptx_type from, uint64_t flags, uint32_t *aux);
+uint32_t decode_flags_aux(uint64_t flags);
+bool decode_inlined(const decoder *d); /* inside a .func, not the kernel itself */
+decode_function decode_alu, decode_cvt, decode_mov, decode_setp, decode_set, decode_selp, decode_carry, decode_cvta,
+    decode_isspacep, decode_predicate_logic, decode_logic, decode_testp, decode_fns, decode_prmt;
+decode_function decode_ld, decode_st, decode_atom, decode_red, decode_cp_async, decode_ldmatrix,
+    decode_stmatrix, decode_movmatrix, decode_nop;
+decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
+    decode_branchtargets;
+decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,
+    decode_elect, decode_mma;
+
+/* ---- flow.c: control flow, liveness, slots; turns numbers into offsets ---- */
+void flow_assign_slots(decoder *d);
+
+#endif

@@ -1,0 +1,229 @@
+/*
+ * exec.h: what a running kernel consists of (grid, block, warp, memory) and the services handlers
+ * use. Handlers (exec_*.c) are compiled once per host instruction set; everything else once.
+ */
+#ifndef EMU_EXEC_H
+#define EMU_EXEC_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "decode.h"
+#include "emu.h"
+#include "memory.h"
+
+enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32 };
+#define FULL_MASK 0xffffffffu
+
+/* Words as numbers: COMPARE_EQ, ACTION_ADD, MODE_UP, SHAPE_M16N8K16, ... */
+#define FLAG(id, spelling)
+#define SPACE_WORD(spelling, space)
+#define VECTOR_WORD(spelling, n)
+#define COUNT_WORD(spelling, n)
+#define LAYOUT(spelling)
+#define HINT(spelling)
+#define ORDER(spelling)
+#define COMPARE(id, spelling) COMPARE_##id,
+#define ACTION(id, spelling)
+#define MODE(id, spelling)
+#define SHAPE(id, spelling)
+enum {
+#include "modifiers.def"
+    COMPARE_COUNT
+};
+#undef COMPARE
+#undef ACTION
+#define COMPARE(id, spelling)
+#define ACTION(id, spelling) ACTION_##id,
+enum {
+#include "modifiers.def"
+    ACTION_COUNT
+};
+#undef ACTION
+#undef MODE
+#define ACTION(id, spelling)
+#define MODE(id, spelling) MODE_##id,
+enum {
+#include "modifiers.def"
+    MODE_COUNT
+};
+#undef MODE
+#undef SHAPE
+#define MODE(id, spelling)
+#define SHAPE(id, spelling) SHAPE_##id,
+enum {
+#include "modifiers.def"
+    SHAPE_COUNT
+};
+#undef FLAG
+#undef SPACE_WORD
+#undef VECTOR_WORD
+#undef COMPARE
+#undef ACTION
+#undef MODE
+#undef SHAPE
+#undef COUNT_WORD
+#undef LAYOUT
+#undef HINT
+#undef ORDER
+
+/* aux of arithmetic rows */
+enum {
+    AUX_ROUNDING = 3, /* 0 rn, 1 rz, 2 rm, 3 rp */
+    AUX_FTZ = 1 << 2,
+    AUX_SAT = 1 << 3,
+    AUX_RELU = 1 << 4,
+    AUX_NAN = 1 << 5,
+    AUX_XORSIGN = 1 << 6,
+    AUX_SATFINITE = 1 << 7,
+    AUX_TO_INTEGER = 1 << 8, /* .rni and its like */
+    AUX_AWAY = 1 << 9,       /* .rna */
+    AUX_TYPE_SHIFT = 16,     /* cvt: destination type, then source type, 8 bits each */
+};
+
+/* aux of memory instructions */
+enum {
+    AUX_VECTOR = 15,         /* elements; 0 counts as 1 */
+    AUX_WIDE = 1 << 4,       /* the address register has 64 bits */
+    AUX_ACTION_SHIFT = 8,    /* atomics: ACTION_* */
+    AUX_ATOM_TYPE_SHIFT = 16,
+    AUX_SPACE_SHIFT = 24,
+    AUX_RETURNS = 1 << 28,   /* atom, not red */
+};
+
+typedef enum split_state {
+    SPLIT_READY,
+    SPLIT_AT_BARRIER,   /* a block barrier: `waits_for` */
+    SPLIT_AT_MEETING,   /* an aligned or mask instruction: wants other lanes at the same pc */
+    SPLIT_AT_WARP_SYNC, /* bar.warp.sync: any pc, mask in `waits_for` */
+} split_state;
+
+/* Lanes of a warp that are at the same instruction. */
+typedef struct warp_split {
+    uint32_t pc, mask;
+    split_state state;
+    uint32_t waits_for;
+} warp_split;
+
+/* cp.async of one warp that nobody has waited for: the bytes are there, but count as uninitialised. */
+typedef struct async_copy {
+    uint32_t mask;
+    uint32_t group;
+    uint32_t bytes;
+    uint32_t target[IR_LANES];
+} async_copy;
+
+struct emu_warp {
+    uint8_t *registers;
+    uint32_t pc;       /* the instruction after the one that runs */
+    uint32_t mask;     /* lanes of the running split */
+    uint32_t merge_pc; /* where the nearest other split waits; ~0 none */
+    int32_t budget;    /* instructions until the warp gives way; 0 or less: stop now */
+    uint32_t live;     /* lanes that have not exited */
+    uint32_t existing; /* lanes that the block has */
+    struct exec_block *block;
+    memory_span span;  /* the allocation hit last */
+    uint8_t *local;    /* local_bytes for each lane */
+    size_t local_bytes;
+    int index;
+    /* splits[running] is copied to pc/mask while it runs */
+    warp_split splits[IR_LANES];
+    int split_count, running;
+    async_copy *copies;
+    int copy_count, copy_capacity;
+    uint32_t groups[IR_LANES]; /* cp.async groups committed by each lane */
+    uint64_t executed;
+    int32_t quantum, unused; /* the budget given; what was left of it when the warp stopped */
+    int stuck;               /* quanta in a row that ended inside one of several splits */
+};
+
+typedef struct block_barrier {
+    bool in_progress;
+    uint32_t expected;                /* threads, when the count is written; 0: all of the block */
+    uint32_t lanes[EXEC_MAX_WARPS];   /* lanes of each warp that have arrived */
+    uint32_t waiting[EXEC_MAX_WARPS]; /* of these, the ones that wait */
+    bool reduces;
+    int action;                       /* of a reduction: ACTION_* */
+    uint32_t value;
+    uint32_t results[EXEC_MAX_WARPS]; /* register that gets the value */
+} block_barrier;
+
+typedef struct exec_fault {
+    CUresult result; /* CUDA_SUCCESS: none */
+    char *text;
+} exec_fault;
+
+typedef struct exec_block {
+    const struct exec_grid *grid;
+    unsigned index[3];
+    uint64_t linear;
+    uint64_t random;
+    int warp_count;
+    emu_warp warps[EXEC_MAX_WARPS];
+    uint8_t *shared;        /* shared_bytes */
+    uint64_t *shared_known; /* one bit a byte: initialised */
+    size_t shared_bytes;
+    block_barrier barriers[EXEC_BARRIERS];
+    exec_fault fault;
+    text printed;
+    /* what is allocated, for reuse by the next block */
+    uint8_t *registers_memory, *local_memory;
+    size_t registers_capacity, local_capacity, shared_capacity;
+} exec_block;
+
+/* One launch. */
+typedef struct exec_grid {
+    emu_machine *machine;
+    const emu_arch *arch;
+    const ir_kernel *kernel;
+    memory_arena *memory;
+    unsigned grid[3], block[3];
+    size_t dynamic_shared, shared_bytes;
+    const uint8_t *params;
+    uint64_t seed, id;
+    unsigned threads_per_block;
+} exec_grid;
+
+/* ---- block.c ---- */
+typedef enum block_state { BLOCK_DONE, BLOCK_PAUSED, BLOCK_FAULT } block_state;
+void block_start(exec_block *block, const exec_grid *grid, uint64_t linear);
+/* Runs until all warps ended, a fault, or about `instructions` were executed. */
+block_state block_run(exec_block *block, uint64_t instructions);
+void block_release(exec_block *block); /* frees what blocks reuse */
+
+/* ---- warp.c: splits ---- */
+bool warp_runnable(const emu_warp *w);
+void warp_run(emu_warp *w, int32_t quantum); /* runs ready splits */
+void warp_stop(emu_warp *w);                 /* leaves warp_run after the running instruction */
+/* Lanes `taken` of the running split go to `target`, the others go on. */
+void warp_jump(emu_warp *w, uint32_t taken, uint32_t target);
+/* Lanes go to different places: the lanes of groups[i] to targets[i]. Together they are the split. */
+void warp_scatter(emu_warp *w, const uint32_t *targets, const uint32_t *groups, int count);
+void warp_exit_lanes(emu_warp *w, uint32_t mask);
+/* The running split waits at the instruction it is at (which then runs again) or, `after`, behind it. */
+void warp_block(emu_warp *w, split_state state, uint32_t waits_for, bool after);
+/* True when all lanes of `wanted` are here. Else the split waits for them, or a fault was raised. */
+bool warp_meet(emu_warp *w, const emu_instr *in, uint32_t mask, uint32_t wanted, const char *what);
+/* bar.warp.sync: waits until all lanes of `members` have called it. */
+void warp_sync(emu_warp *w, uint32_t mask, uint32_t members);
+
+/* ---- barrier.c ---- */
+void barrier_arrive(emu_warp *w, const emu_instr *in, uint32_t mask);
+void barrier_recheck(exec_block *block); /* after lanes ended: barriers may be complete now */
+
+/* ---- report.c ---- */
+void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
+                 const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* With the address of the first of `lanes` and what is known about it. */
+void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
+                         ptx_space space, uint64_t address, size_t bytes, const char *what);
+void fault_deadlock(exec_block *block);
+
+/* ---- print.c ---- */
+void print_format(emu_warp *w, const emu_instr *in, uint32_t mask);
+/* Copies from a generic address of one lane; false: a fault was raised. */
+bool print_read(emu_warp *w, const emu_instr *in, int lane, uint64_t address, void *out,
+                size_t bytes);
+void print_assertion(emu_warp *w, const emu_instr *in, uint32_t mask);
+
+#endif

@@ -1,0 +1,123 @@
+/*
+ * exec_matrix.c: ldmatrix, stmatrix, movmatrix. A register of 32 lanes, seen as memory, is a row-major
+ * 8x8 matrix of 16-bit elements, so a matrix moves as eight rows of 16 bytes.
+ */
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "exec_access.h"
+
+enum { ROW_BYTES = 16, MATRIX_BYTES = 128 };
+
+#if defined(__SSE2__)
+static inline void transpose(const u8 *from, u8 *to)
+{
+    __m128i r[8], s[8];
+    for (int i = 0; i < 8; i++) {
+        r[i] = _mm_loadu_si128((const __m128i *)(const void *)(from + ROW_BYTES * i));
+    }
+    for (int i = 0; i < 4; i++) {
+        s[2 * i] = _mm_unpacklo_epi16(r[i], r[i + 4]);
+        s[2 * i + 1] = _mm_unpackhi_epi16(r[i], r[i + 4]);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[2 * i] = _mm_unpacklo_epi16(s[i], s[i + 4]);
+        r[2 * i + 1] = _mm_unpackhi_epi16(s[i], s[i + 4]);
+    }
+    for (int i = 0; i < 4; i++) {
+        s[2 * i] = _mm_unpacklo_epi16(r[i], r[i + 4]);
+        s[2 * i + 1] = _mm_unpackhi_epi16(r[i], r[i + 4]);
+    }
+    for (int i = 0; i < 8; i++) {
+        _mm_storeu_si128((__m128i *)(void *)(to + ROW_BYTES * i), s[i]);
+    }
+}
+#else
+static inline void transpose(const u8 *from, u8 *to)
+{
+    for (int row = 0; row < 8; row++) {
+        for (int column = 0; column < 8; column++) {
+            memcpy(to + ROW_BYTES * column + 2 * row, from + ROW_BYTES * row + 2 * column, 2);
+        }
+    }
+}
+#endif
+
+/* Row addresses: lane 8j + i has row i of matrix j; other lanes' addresses are not looked at. */
+static inline bool read_rows(emu_warp *w, const emu_instr *in, u32 mask, int k, bool reads,
+                             lane_addresses *a)
+{
+    u32 matrices = in->aux & AUX_VECTOR;
+    u32 used = matrices == 4 ? FULL_MASK : (1u << 8 * matrices) - 1;
+    if (!warp_meet(w, in, mask, w->existing, "a matrix instruction")) {
+        return false;
+    }
+    if (mask != FULL_MASK) {
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "a matrix instruction in a warp of %d lanes",
+                    __builtin_popcount(mask));
+        return false;
+    }
+    read_addresses(a, w, in, k, in->aux & AUX_WIDE, in->imm, used);
+    if ((in->aux >> AUX_SPACE_SHIFT & 7) == SPACE_GENERIC) {
+        if (pick_space(a, SPACE_SHARED, used, a) != used) {
+            fault_raise(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, used,
+                        "a row address of a matrix is not in shared memory");
+            return false;
+        }
+    }
+    return check_shared(w, in, a, ROW_BYTES, ROW_BYTES, reads, used);
+}
+
+DEFINE_HANDLER(ldmatrix)
+{
+    lane_addresses a;
+    u32 matrices = in->aux & AUX_VECTOR;
+    bool transposed = in->aux >> AUX_ACTION_SHIFT & 1;
+    if (!read_rows(w, in, mask, (int)matrices, true, &a)) {
+        return;
+    }
+    const u8 *shared = w->block->shared;
+    for (u32 j = 0; j < matrices; j++) {
+        u8 rows[MATRIX_BYTES];
+        u8 *to = transposed ? rows : REG(u8, j);
+        for (u32 i = 0; i < 8; i++) {
+            memcpy(to + ROW_BYTES * i, shared + a.at[8 * j + i], ROW_BYTES);
+        }
+        if (transposed) {
+            transpose(rows, REG(u8, j));
+        }
+    }
+}
+
+DEFINE_HANDLER(stmatrix)
+{
+    lane_addresses a;
+    u32 matrices = in->aux & AUX_VECTOR;
+    bool transposed = in->aux >> AUX_ACTION_SHIFT & 1;
+    if (!read_rows(w, in, mask, 0, false, &a)) {
+        return;
+    }
+    for (u32 j = 0; j < matrices; j++) {
+        u8 rows[MATRIX_BYTES];
+        if (transposed) {
+            transpose(REG(const u8, j + 1), rows);
+        } else {
+            memcpy(rows, REG(const u8, j + 1), MATRIX_BYTES);
+        }
+        for (u32 i = 0; i < 8; i++) {
+            memcpy(w->block->shared + a.at[8 * j + i], rows + ROW_BYTES * i, ROW_BYTES);
+        }
+    }
+    mark_shared((u8 *)w->block->shared_known, &a, ROW_BYTES,
+                matrices == 4 ? FULL_MASK : (1u << 8 * matrices) - 1);
+}
+
+DEFINE_HANDLER(movmatrix)
+{
+    u8 rows[MATRIX_BYTES];
+    if (warp_meet(w, in, mask, w->existing, "a matrix instruction")) {
+        memcpy(rows, REG(const u8, 1), MATRIX_BYTES);
+        transpose(rows, REG(u8, 0));
+    }
+}

@@ -1,0 +1,473 @@
+/*
+ * exec_memory.c: ld, st and cp.async. One handler for each space and element size; aux has the number
+ * of elements. Checks come first (exec_access.h), then the bytes move without further looks.
+ */
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "exec_access.h"
+
+/* ---- the checks' slow ways out ---- */
+
+bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes)
+{
+    memory_allocation found;
+    if (!memory_find(w->block->grid->memory, a->lowest, &found)) {
+        return false;
+    }
+    if (a->highest + bytes > found.base + found.bytes || a->highest < found.base) {
+        return false;
+    }
+    w->span = (memory_span){found.base, found.base + found.bytes, found.whole};
+    return true;
+}
+
+/* Lanes in different allocations, or outside of all. */
+bool ISA(check_lanes_apart)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                            bool reads, u32 mask)
+{
+    memory_arena *arena = w->block->grid->memory;
+    u32 outside = 0, unwritten = 0;
+    w->span = (memory_span){0};
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        memory_allocation found;
+        if (!memory_find(arena, a->at[i], &found) ||
+            a->at[i] + bytes > found.base + found.bytes) {
+            outside |= 1u << i;
+        } else if (reads && !found.whole) {
+            u64 offset = a->at[i] - (u64)(uintptr_t)arena->base;
+            unwritten |= (u32)!is_marked(arena->known, offset, bytes) << i;
+        }
+    }
+    if (outside) {
+        fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, outside, SPACE_GLOBAL,
+                            a->at[__builtin_ctz(outside)], bytes, "out of bounds");
+    } else if (unwritten) {
+        ISA(fail_unwritten)(w, in, a, bytes, SPACE_GLOBAL, unwritten);
+    }
+    return !outside && !unwritten;
+}
+
+void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                         ptx_space space, u32 mask)
+{
+    u32 bad = 0;
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        bad |= (u32)((a->at[i] & (bytes - 1)) != 0) << i;
+    }
+    fault_raise_address(w, in, CUDA_ERROR_MISALIGNED_ADDRESS, bad, space, a->at[__builtin_ctz(bad)],
+                        bytes, "misaligned");
+}
+
+void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                      ptx_space space, u64 limit, u32 mask)
+{
+    u32 bad = 0;
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        bad |= (u32)(a->at[i] > limit || a->at[i] + bytes > limit) << i;
+    }
+    fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, bad, space, a->at[__builtin_ctz(bad)],
+                        bytes, "out of bounds");
+}
+
+void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                         ptx_space space, u32 bad)
+{
+    fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, bad, space, a->at[__builtin_ctz(bad)], bytes,
+                        "a read of memory that was never written");
+}
+
+/* ---- moving bytes ---- */
+
+static inline u8 *host(uintptr_t base, u64 at)
+{
+    return (u8 *)(base + (uintptr_t)at);
+}
+
+static inline bool is_contiguous(const lane_addresses *a, u32 bytes)
+{
+    if (a->highest - a->lowest != (u64)31 * bytes) {
+        return false;
+    }
+    u64 difference = 0;
+    for (u32 i = 0; i < IR_LANES; i++) {
+        difference |= a->at[i] ^ (a->lowest + (u64)i * bytes);
+    }
+    return difference == 0;
+}
+
+#if defined(__SSE2__)
+static inline void transpose4(__m128 v[4])
+{
+    __m128 t0 = _mm_unpacklo_ps(v[0], v[1]), t1 = _mm_unpacklo_ps(v[2], v[3]);
+    __m128 t2 = _mm_unpackhi_ps(v[0], v[1]), t3 = _mm_unpackhi_ps(v[2], v[3]);
+    v[0] = _mm_movelh_ps(t0, t1);
+    v[1] = _mm_movehl_ps(t1, t0);
+    v[2] = _mm_movelh_ps(t2, t3);
+    v[3] = _mm_movehl_ps(t3, t2);
+}
+
+/* Four 32-bit elements for every lane: four lanes at a time through a 4x4 transposition. */
+static inline void load_quads(emu_warp *w, const emu_instr *in, const lane_addresses *a,
+                              uintptr_t base)
+{
+    for (int i = 0; i < IR_LANES; i += 4) {
+        __m128 v[4];
+        for (int k = 0; k < 4; k++) {
+            v[k] = _mm_loadu_ps((const float *)(const void *)host(base, a->at[i + k]));
+        }
+        transpose4(v);
+        for (int k = 0; k < 4; k++) {
+            _mm_storeu_ps(REG(float, k) + i, v[k]);
+        }
+    }
+}
+
+static inline void store_quads(emu_warp *w, const emu_instr *in, const lane_addresses *a,
+                               uintptr_t base)
+{
+    for (int i = 0; i < IR_LANES; i += 4) {
+        __m128 v[4];
+        for (int k = 0; k < 4; k++) {
+            v[k] = _mm_loadu_ps(REG(const float, k + 1) + i);
+        }
+        transpose4(v);
+        for (int k = 0; k < 4; k++) {
+            _mm_storeu_ps((float *)(void *)host(base, a->at[i + k]), v[k]);
+        }
+    }
+}
+#else
+static inline void load_quads(emu_warp *w, const emu_instr *in, const lane_addresses *a,
+                              uintptr_t base)
+{
+    for (int i = 0; i < IR_LANES; i++) {
+        for (int k = 0; k < 4; k++) {
+            memcpy(REG(u32, k) + i, host(base, a->at[i]) + 4 * k, 4);
+        }
+    }
+}
+
+static inline void store_quads(emu_warp *w, const emu_instr *in, const lane_addresses *a,
+                               uintptr_t base)
+{
+    for (int i = 0; i < IR_LANES; i++) {
+        for (int k = 0; k < 4; k++) {
+            memcpy(host(base, a->at[i]) + 4 * k, REG(const u32, k + 1) + i, 4);
+        }
+    }
+}
+#endif
+
+static inline void load_lanes(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                              uintptr_t base, u32 bytes)
+{
+    u32 count = in->aux & AUX_VECTOR;
+    if (mask == FULL_MASK && count == 1 && is_contiguous(a, bytes)) {
+        memcpy(REG(u8, 0), host(base, a->lowest), (size_t)IR_LANES * bytes);
+        return;
+    }
+    if (mask == FULL_MASK && count == 4 && bytes == 4) {
+        load_quads(w, in, a, base);
+        return;
+    }
+    for (u32 k = 0; k < count; k++) {
+        u8 *d = REG(u8, k);
+        LANES(memcpy(d + (u32)i * bytes, host(base, a->at[i]) + k * bytes, bytes););
+    }
+}
+
+static inline void store_lanes(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                               uintptr_t base, u32 bytes)
+{
+    u32 count = in->aux & AUX_VECTOR;
+    if (mask == FULL_MASK && count == 1 && is_contiguous(a, bytes)) {
+        memcpy(host(base, a->lowest), REG(u8, 1), (size_t)IR_LANES * bytes);
+        return;
+    }
+    if (mask == FULL_MASK && count == 4 && bytes == 4) {
+        store_quads(w, in, a, base);
+        return;
+    }
+    /* lanes in order, so that the highest wins when several write one place */
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        for (u32 k = 0; k < count; k++) {
+            memcpy(host(base, a->at[i]) + k * bytes, REG(u8, k + 1) + (u32)i * bytes, bytes);
+        }
+    }
+}
+
+/* ---- one access in a known space; addresses are offsets there ---- */
+
+static inline void load_global(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                               u32 bytes)
+{
+    u32 total = bytes * (in->aux & AUX_VECTOR);
+    if (check_global(w, in, a, total, total, true, mask)) {
+        load_lanes(w, in, mask, a, 0, bytes);
+    }
+}
+
+static inline void load_shared(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                               u32 bytes)
+{
+    u32 total = bytes * (in->aux & AUX_VECTOR);
+    if (check_shared(w, in, a, total, total, true, mask)) {
+        load_lanes(w, in, mask, a, (uintptr_t)w->block->shared, bytes);
+    }
+}
+
+/* Local memory is one piece for each lane. */
+static inline bool enter_local(emu_warp *w, const emu_instr *in, u32 mask, lane_addresses *a,
+                               u32 total)
+{
+    if (!check_window(w, in, a, total, total, SPACE_LOCAL, w->local_bytes, mask)) {
+        return false;
+    }
+    for (u32 i = 0; i < IR_LANES; i++) {
+        a->at[i] += (u64)i * w->local_bytes;
+    }
+    a->lowest = 0;
+    a->highest = 0; /* never contiguous */
+    return true;
+}
+
+static inline void load_local(emu_warp *w, const emu_instr *in, u32 mask, lane_addresses *a, u32 bytes)
+{
+    if (enter_local(w, in, mask, a, bytes * (in->aux & AUX_VECTOR))) {
+        load_lanes(w, in, mask, a, (uintptr_t)w->local, bytes);
+    }
+}
+
+static inline void load_param(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                              u32 bytes)
+{
+    const exec_grid *g = w->block->grid;
+    u32 total = bytes * (in->aux & AUX_VECTOR);
+    if (check_window(w, in, a, total, total, SPACE_PARAM, g->kernel->param_bytes, mask)) {
+        load_lanes(w, in, mask, a, (uintptr_t)g->params, bytes);
+    }
+}
+
+static inline void load_generic(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                                u32 bytes)
+{
+    if (a->highest >> 48 == 0) {
+        load_global(w, in, mask, a, bytes);
+        return;
+    }
+    /* destinations may be the address register: all spaces are picked before any load */
+    lane_addresses parts[4];
+    static const ptx_space spaces[4] = {SPACE_GLOBAL, SPACE_SHARED, SPACE_LOCAL, SPACE_PARAM};
+    u32 masks[4];
+    for (int s = 0; s < 4; s++) {
+        masks[s] = pick_space(a, spaces[s], mask, &parts[s]);
+    }
+    if (masks[0]) {
+        load_global(w, in, masks[0], &parts[0], bytes);
+    }
+    if (masks[1]) {
+        load_shared(w, in, masks[1], &parts[1], bytes);
+    }
+    if (masks[2]) {
+        load_local(w, in, masks[2], &parts[2], bytes);
+    }
+    if (masks[3]) {
+        load_param(w, in, masks[3], &parts[3], bytes);
+    }
+}
+
+static inline void store_global(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                                u32 bytes)
+{
+    u32 total = bytes * (in->aux & AUX_VECTOR);
+    if (!check_global(w, in, a, total, total, false, mask)) {
+        return;
+    }
+    store_lanes(w, in, mask, a, 0, bytes);
+    if (!w->span.whole) {
+        mark_global(w, a, total, mask);
+    }
+}
+
+static inline void store_shared(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                                u32 bytes)
+{
+    u32 total = bytes * (in->aux & AUX_VECTOR);
+    if (check_shared(w, in, a, total, total, false, mask)) {
+        store_lanes(w, in, mask, a, (uintptr_t)w->block->shared, bytes);
+        mark_shared((u8 *)w->block->shared_known, a, total, mask);
+    }
+}
+
+static inline void store_local(emu_warp *w, const emu_instr *in, u32 mask, lane_addresses *a, u32 bytes)
+{
+    if (enter_local(w, in, mask, a, bytes * (in->aux & AUX_VECTOR))) {
+        store_lanes(w, in, mask, a, (uintptr_t)w->local, bytes);
+    }
+}
+
+static inline void store_generic(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
+                                 u32 bytes)
+{
+    lane_addresses part;
+    if (a->highest >> 48 == 0) {
+        store_global(w, in, mask, a, bytes);
+        return;
+    }
+    u32 picked = pick_space(a, SPACE_GLOBAL, mask, &part);
+    if (picked) {
+        store_global(w, in, picked, &part, bytes);
+    }
+    if ((picked = pick_space(a, SPACE_SHARED, mask, &part))) {
+        store_shared(w, in, picked, &part, bytes);
+    }
+    if ((picked = pick_space(a, SPACE_LOCAL, mask, &part))) {
+        store_local(w, in, picked, &part, bytes);
+    }
+    if ((picked = pick_space(a, SPACE_PARAM, mask, &part))) {
+        fault_raise(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, picked, "a store to a kernel parameter");
+    }
+}
+
+#define LOAD(space, bytes)                                                                             \
+    DEFINE_HANDLER(ld_##space##_##bytes)                                                               \
+    {                                                                                                  \
+        lane_addresses a;                                                                              \
+        read_addresses(&a, w, in, (int)(in->aux & AUX_VECTOR), in->aux & AUX_WIDE, in->imm, mask);     \
+        load_##space(w, in, mask, &a, bytes);                                                          \
+    }
+#define STORE(space, bytes)                                                                            \
+    DEFINE_HANDLER(st_##space##_##bytes)                                                               \
+    {                                                                                                  \
+        lane_addresses a;                                                                              \
+        read_addresses(&a, w, in, 0, in->aux & AUX_WIDE, in->imm, mask);                               \
+        store_##space(w, in, mask, &a, bytes);                                                         \
+    }
+#define ALL_SIZES(what, space) what(space, 1) what(space, 2) what(space, 4) what(space, 8) what(space, 16)
+ALL_SIZES(LOAD, global)
+ALL_SIZES(LOAD, shared)
+ALL_SIZES(LOAD, local)
+ALL_SIZES(LOAD, param)
+ALL_SIZES(LOAD, generic)
+ALL_SIZES(STORE, global)
+ALL_SIZES(STORE, shared)
+ALL_SIZES(STORE, local)
+ALL_SIZES(STORE, generic)
+
+/* ---- cp.async: r: target, source, size, ignore predicate; aux: bytes; target: source offset ---- */
+
+static void forget_shared(u8 *map, u64 offset, u32 bytes)
+{
+    u64 word = mark_word(map, offset) & ~mark_bits(offset, bytes);
+    memcpy(map + (offset >> 6 << 3), &word, sizeof word);
+}
+
+/* Remembers the targets until the lanes wait for their group. */
+static void remember_copy(emu_warp *w, const lane_addresses *to, u32 bytes, u32 mask)
+{
+    while (mask) {
+        u32 group = w->groups[__builtin_ctz(mask)], same = 0;
+        for (int i = 0; i < IR_LANES; i++) {
+            same |= (u32)(w->groups[i] == group) << i;
+        }
+        POOL_GROW(w->copies, w->copy_count, w->copy_capacity);
+        async_copy *copy = &w->copies[w->copy_count++];
+        copy->mask = mask & same;
+        copy->group = group;
+        copy->bytes = bytes;
+        for (int i = 0; i < IR_LANES; i++) {
+            copy->target[i] = (u32)to->at[i];
+        }
+        mask &= ~same;
+    }
+}
+
+/* The lanes whose source is read, or FULL fault: sizes over the copy size are an error. */
+static bool sizes_allowed(emu_warp *w, const emu_instr *in, u32 mask, const u32 *size, u32 bytes)
+{
+    u32 bad = 0;
+    LANES(bad |= (u32)(size[i] > bytes) << i;);
+    if (bad) {
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, bad,
+                    "cp.async with a source of %u bytes, more than the %u it copies",
+                    size[__builtin_ctz(bad)], bytes);
+    }
+    return !bad;
+}
+
+DEFINE_HANDLER(cp_async)
+{
+    u32 bytes = in->aux >> AUX_ACTION_SHIFT, ignored = read_predicate(w, in->r[3]) & mask;
+    const u32 *size = REG(const u32, 2);
+    lane_addresses to, from;
+    u32 reading = 0;
+    if (!sizes_allowed(w, in, mask, size, bytes)) {
+        return;
+    }
+    read_addresses(&to, w, in, 0, in->aux & AUX_WIDE, in->imm, mask);
+    if (!check_shared(w, in, &to, bytes, bytes, false, mask)) {
+        return;
+    }
+    u32 shortest = bytes;
+    for (u32 left = mask & ~ignored; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        reading |= (u32)(size[i] > 0) << i;
+        shortest = size[i] < shortest ? size[i] : shortest;
+    }
+    if (reading) {
+        /* the tail that is filled with zeros is not read */
+        u32 checked = shortest == 0 ? 1 : shortest;
+        bool even = (checked & (checked - 1)) == 0;
+        read_addresses(&from, w, in, 1, true, (s32)in->target, reading);
+        if (!check_global(w, in, &from, even ? checked : 1, bytes, true, reading)) {
+            return;
+        }
+    }
+    u8 *shared = w->block->shared;
+    u8 *known = (u8 *)w->block->shared_known;
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        u8 value[16] = {0};
+        if (reading >> i & 1) {
+            memcpy(value, host(0, from.at[i]), size[i] == bytes && bytes == 16 ? 16 : size[i]);
+        }
+        memcpy(shared + to.at[i], value, bytes);
+        forget_shared(known, to.at[i], bytes);
+    }
+    remember_copy(w, &to, bytes, mask);
+}
+
+DEFINE_HANDLER(cp_async_commit)
+{
+    (void)in;
+    LANES(w->groups[i]++;);
+}
+
+/* imm: how many of the latest groups may stay pending; -1: wait for all, committed or not */
+DEFINE_HANDLER(cp_async_wait)
+{
+    u8 *known = (u8 *)w->block->shared_known;
+    int kept = 0;
+    for (int k = 0; k < w->copy_count; k++) {
+        async_copy *copy = &w->copies[k];
+        for (u32 left = copy->mask & mask; left; left &= left - 1) {
+            int i = __builtin_ctz(left);
+            if (in->imm < 0 || (s64)copy->group < (s64)w->groups[i] - in->imm) {
+                u64 offset = copy->target[i];
+                u64 word = mark_word(known, offset) | mark_bits(offset, copy->bytes);
+                memcpy(known + (offset >> 6 << 3), &word, sizeof word);
+                copy->mask &= ~(1u << i);
+            }
+        }
+        if (copy->mask) {
+            w->copies[kept++] = *copy;
+        }
+    }
+    w->copy_count = kept;
+}

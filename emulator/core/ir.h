@@ -1,0 +1,82 @@
+/*
+ * ir.h: decoded PTX. One instruction is a handler with its operands; every operand, constants and
+ * special registers too, is a byte offset in the warp's register file, so a handler never asks what
+ * kind of operand it has. Made by decode*.c and flow.c, executed by warp.c.
+ */
+#ifndef EMU_IR_H
+#define EMU_IR_H
+
+#include "ptx.h"
+
+typedef struct emu_warp emu_warp;
+typedef struct emu_instr emu_instr;
+typedef void emu_handler(emu_warp *warp, const emu_instr *in, uint32_t mask);
+
+enum { IR_OPERANDS = 18, IR_LANES = 32 };
+
+struct emu_instr {
+    emu_handler *run;
+    uint32_t guard;      /* offset of a predicate; 0: the constant "all lanes" */
+    uint32_t guard_flip; /* ~0 for @!p */
+    int64_t imm;         /* address offset and the like */
+    uint32_t aux;        /* modifiers, as the handler defines them */
+    uint32_t target;     /* instruction index of a branch; first entry of a jump list */
+    int32_t line;        /* PTX line */
+    uint32_t r[IR_OPERANDS]; /* destinations, then sources */
+};
+
+/* Handlers, as numbers that are the same for every instruction set; exec_table.c has the pointers. */
+typedef enum ir_op {
+#define HANDLER(name) IR_##name,
+#include "handlers.def"
+#undef HANDLER
+    IR_OP_COUNT
+} ir_op;
+
+/* The handlers compiled for one host instruction set. */
+extern emu_handler *const exec_table_plain[IR_OP_COUNT];
+#ifdef EMU_HAVE_X86
+extern emu_handler *const exec_table_avx2[IR_OP_COUNT];
+extern emu_handler *const exec_table_avx512[IR_OP_COUNT];
+#endif
+
+typedef enum ir_special {
+#define SPECIAL(id, spelling, component, bytes, value) IR_SPECIAL_##id,
+#include "specials.def"
+#undef SPECIAL
+    IR_SPECIAL_COUNT
+} ir_special;
+
+typedef struct ir_special_use {
+    ir_special special;
+    uint32_t offset;
+} ir_special_use;
+
+/* Generic addresses of spaces that are not the global arena: beyond any host address. */
+#define IR_SHARED_WINDOW (UINT64_C(1) << 48)
+#define IR_LOCAL_WINDOW  (UINT64_C(2) << 48)
+#define IR_PARAM_WINDOW  (UINT64_C(3) << 48)
+#define IR_WINDOW_BYTES  (UINT64_C(1) << 32)
+
+/* A kernel, ready to run. */
+typedef struct ir_kernel {
+    const char *name;
+    ptx_module *module;
+    const ptx_function *function;
+    emu_instr *code;
+    uint32_t code_count;
+    uint32_t *jumps; /* targets of brx.idx */
+    uint8_t *constants; /* the first constant_bytes of every warp's registers */
+    size_t constant_bytes, register_bytes;
+    ir_special_use *specials;
+    int special_count;
+    size_t local_bytes, param_bytes;
+    size_t shared_static, shared_dynamic; /* bytes of static variables; offset of dynamic ones */
+    int registers; /* estimate of 32-bit registers a thread */
+} ir_kernel;
+
+/* Decodes an entry function; NULL: module->error says why. handlers: one of the tables above. */
+ir_kernel *decode_kernel(ptx_module *module, ptx_function *entry, emu_handler *const *handlers);
+void ir_kernel_free(ir_kernel *kernel);
+
+#endif

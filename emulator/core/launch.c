@@ -1,0 +1,328 @@
+/*
+ * launch.c: runs a grid. The calling thread and the machine's workers take blocks in order; a block
+ * that runs for very long makes room for others, so that blocks which wait for each other finish.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "exec.h"
+#include "machine.h"
+
+enum { SLICE = 8000000, MOST_RESIDENT = 1024 };
+
+typedef struct printed_block {
+    uint64_t linear;
+    text printed;
+} printed_block;
+
+/* The grid all threads of the crew work on. */
+typedef struct launch_job {
+    const exec_grid *grid;
+    uint64_t blocks;
+    _Atomic uint64_t next;
+    _Atomic uint64_t executed;
+    _Atomic uint64_t faulty; /* the lowest block with a fault; blocks above it need not run */
+    pthread_mutex_t lock;    /* of what follows */
+    exec_fault fault;
+    printed_block *printed;
+    size_t printed_count, printed_capacity;
+} launch_job;
+
+struct launch_crew {
+    pthread_t *threads;
+    int count;
+    pthread_mutex_t lock;
+    pthread_cond_t begin, end;
+    launch_job *job; /* NULL: nothing to do */
+    uint64_t turn;   /* number of jobs so far */
+    int busy;
+    bool quit;
+};
+
+/* Blocks of one thread: those that run and spare ones to reuse. */
+typedef struct block_set {
+    exec_block **running;
+    int running_count, running_capacity;
+    exec_block **spare;
+    int spare_count, spare_capacity;
+} block_set;
+
+static exec_block *take_block(block_set *set)
+{
+    if (set->spare_count) {
+        return set->spare[--set->spare_count];
+    }
+    return pool_require(calloc(1, sizeof(exec_block)));
+}
+
+static bool start_next(launch_job *job, block_set *set)
+{
+    if (set->running_count >= MOST_RESIDENT) {
+        return false;
+    }
+    uint64_t linear = atomic_fetch_add(&job->next, 1);
+    if (linear >= job->blocks || linear > atomic_load(&job->faulty)) {
+        return false;
+    }
+    exec_block *block = take_block(set);
+    block_start(block, job->grid, linear);
+    POOL_GROW(set->running, set->running_count, set->running_capacity);
+    set->running[set->running_count++] = block;
+    return true;
+}
+
+static void keep_fault(launch_job *job, exec_block *block)
+{
+    pthread_mutex_lock(&job->lock);
+    if (block->linear < atomic_load(&job->faulty)) {
+        free(job->fault.text);
+        job->fault = block->fault;
+        atomic_store(&job->faulty, block->linear);
+    } else {
+        free(block->fault.text);
+    }
+    pthread_mutex_unlock(&job->lock);
+}
+
+static void finish_block(launch_job *job, block_set *set, int index)
+{
+    exec_block *block = set->running[index];
+    uint64_t executed = 0;
+    for (int i = 0; i < block->warp_count; i++) {
+        executed += block->warps[i].executed;
+    }
+    atomic_fetch_add(&job->executed, executed);
+    if (block->fault.result) {
+        keep_fault(job, block);
+    }
+    if (block->printed.length) {
+        pthread_mutex_lock(&job->lock);
+        POOL_GROW(job->printed, job->printed_count, job->printed_capacity);
+        job->printed[job->printed_count++] = (printed_block){block->linear, block->printed};
+        pthread_mutex_unlock(&job->lock);
+        block->printed = (text){0};
+    }
+    set->running[index] = set->running[--set->running_count];
+    POOL_GROW(set->spare, set->spare_count, set->spare_capacity);
+    set->spare[set->spare_count++] = block;
+}
+
+static void work(launch_job *job)
+{
+    block_set set = {0};
+    bool more = true;
+    int turn = 0;
+    while (more || set.running_count) {
+        if (more && turn >= set.running_count) {
+            more = start_next(job, &set);
+            turn = more ? set.running_count - 1 : 0;
+            if (!set.running_count) {
+                break;
+            }
+        }
+        turn = turn < set.running_count ? turn : 0;
+        exec_block *block = set.running[turn];
+        bool useless = block->linear > atomic_load(&job->faulty);
+        if (useless || block_run(block, SLICE) != BLOCK_PAUSED) {
+            finish_block(job, &set, turn);
+        } else {
+            turn++;
+        }
+    }
+    for (int i = 0; i < set.spare_count; i++) {
+        block_release(set.spare[i]);
+        free(set.spare[i]);
+    }
+    free(set.running);
+    free(set.spare);
+}
+
+/* ---- the crew ---- */
+
+static void *worker(void *argument)
+{
+    launch_crew *crew = argument;
+    uint64_t seen = 0;
+    pthread_mutex_lock(&crew->lock);
+    for (;;) {
+        while (!crew->quit && crew->turn == seen) {
+            pthread_cond_wait(&crew->begin, &crew->lock);
+        }
+        if (crew->quit) {
+            break;
+        }
+        seen = crew->turn;
+        launch_job *job = crew->job;
+        pthread_mutex_unlock(&crew->lock);
+        work(job);
+        pthread_mutex_lock(&crew->lock);
+        if (--crew->busy == 0) {
+            pthread_cond_signal(&crew->end);
+        }
+    }
+    pthread_mutex_unlock(&crew->lock);
+    return NULL;
+}
+
+static launch_crew *crew_begin(int threads)
+{
+    launch_crew *crew = pool_require(calloc(1, sizeof *crew));
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_cond_init(&crew->begin, NULL);
+    pthread_cond_init(&crew->end, NULL);
+    crew->threads = pool_require(calloc((size_t)threads, sizeof *crew->threads));
+    for (int i = 0; i < threads - 1; i++) {
+        if (pthread_create(&crew->threads[i], NULL, worker, crew) != 0) {
+            break;
+        }
+        crew->count++;
+    }
+    return crew;
+}
+
+void launch_crew_end(launch_crew *crew)
+{
+    if (!crew) {
+        return;
+    }
+    pthread_mutex_lock(&crew->lock);
+    crew->quit = true;
+    pthread_cond_broadcast(&crew->begin);
+    pthread_mutex_unlock(&crew->lock);
+    for (int i = 0; i < crew->count; i++) {
+        pthread_join(crew->threads[i], NULL);
+    }
+    pthread_cond_destroy(&crew->begin);
+    pthread_cond_destroy(&crew->end);
+    pthread_mutex_destroy(&crew->lock);
+    free(crew->threads);
+    free(crew);
+}
+
+static void run_job(emu_machine *machine, launch_job *job)
+{
+    int threads = machine->threads > 0 ? machine->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (threads <= 1 || job->blocks == 1) {
+        work(job);
+        return;
+    }
+    if (!machine->crew) {
+        machine->crew = crew_begin(threads);
+    }
+    launch_crew *crew = machine->crew;
+    pthread_mutex_lock(&crew->lock);
+    crew->job = job;
+    crew->turn++;
+    crew->busy = crew->count;
+    pthread_cond_broadcast(&crew->begin);
+    pthread_mutex_unlock(&crew->lock);
+    work(job);
+    pthread_mutex_lock(&crew->lock);
+    while (crew->busy) {
+        pthread_cond_wait(&crew->end, &crew->lock);
+    }
+    crew->job = NULL;
+    pthread_mutex_unlock(&crew->lock);
+}
+
+/* ---- the API ---- */
+
+static int by_block(const void *a, const void *b)
+{
+    uint64_t x = ((const printed_block *)a)->linear, y = ((const printed_block *)b)->linear;
+    return x < y ? -1 : x > y;
+}
+
+static void print_all(launch_job *job)
+{
+    if (job->printed_count) {
+        qsort(job->printed, job->printed_count, sizeof *job->printed, by_block);
+    }
+    for (size_t i = 0; i < job->printed_count; i++) {
+        fwrite(job->printed[i].printed.chars, 1, job->printed[i].printed.length, stdout);
+        text_free(&job->printed[i].printed);
+    }
+    if (job->printed_count) {
+        fflush(stdout);
+    }
+    free(job->printed);
+}
+
+static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel, const emu_launch *launch)
+{
+    const int *required = kernel->function->reqntid, *most = kernel->function->maxntid;
+    uint64_t threads = 1, limit = 1024;
+    for (int i = 0; i < 3; i++) {
+        if (launch->grid[i] == 0 || launch->block[i] == 0 || launch->block[i] > 1024 ||
+            launch->cluster[i] > 1 ||
+            (required[0] && (unsigned)required[i] != launch->block[i])) {
+            return false;
+        }
+        threads *= launch->block[i];
+    }
+    if (most[0]) {
+        limit = (uint64_t)most[0] * (uint64_t)most[1] * (uint64_t)most[2];
+    }
+    return threads <= 1024 && threads <= limit && launch->grid[1] <= 65535 &&
+           launch->grid[2] <= 65535 && launch->block[2] <= 64 &&
+           kernel->shared_dynamic + launch->dynamic_shared_bytes <=
+               (size_t)machine->arch->shared_per_block_optin;
+}
+
+static void run_grid(emu_machine *machine, const exec_grid *grid, CUresult *result, char *report,
+                     size_t report_bytes)
+{
+    launch_job job = {.grid = grid,
+                      .blocks = (uint64_t)grid->grid[0] * grid->grid[1] * grid->grid[2]};
+    atomic_store(&job.faulty, UINT64_MAX);
+    pthread_mutex_init(&job.lock, NULL);
+    run_job(machine, &job);
+    print_all(&job);
+    machine->counts.warp_instructions = atomic_load(&job.executed);
+    *result = job.fault.result;
+    if (report && report_bytes) {
+        snprintf(report, report_bytes, "%s", job.fault.text ? job.fault.text : "");
+    }
+    free(job.fault.text);
+    pthread_mutex_destroy(&job.lock);
+}
+
+CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch *launch,
+                 const void *params, char *report, size_t report_bytes)
+{
+    const ir_kernel *kernel = function->kernel;
+    if (report && report_bytes) {
+        report[0] = 0;
+    }
+    if (!is_launchable(machine, kernel, launch)) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    exec_grid grid = {.machine = machine,
+                      .arch = machine->arch,
+                      .kernel = kernel,
+                      .memory = &machine->memory,
+                      .dynamic_shared = launch->dynamic_shared_bytes,
+                      .params = params,
+                      .seed = machine->seed};
+    memcpy(grid.grid, launch->grid, sizeof grid.grid);
+    memcpy(grid.block, launch->block, sizeof grid.block);
+    grid.threads_per_block = launch->block[0] * launch->block[1] * launch->block[2];
+    grid.shared_bytes = launch->dynamic_shared_bytes
+                            ? kernel->shared_dynamic + launch->dynamic_shared_bytes
+                            : kernel->shared_static;
+    CUresult result;
+    pthread_mutex_lock(&machine->launching);
+    grid.id = ++machine->launches;
+    run_grid(machine, &grid, &result, report, report_bytes);
+    pthread_mutex_unlock(&machine->launching);
+    return result;
+}
+
+void emu_run_last_counts(emu_machine *machine, emu_run_counts *out)
+{
+    pthread_mutex_lock(&machine->launching);
+    *out = machine->counts;
+    pthread_mutex_unlock(&machine->launching);
+}

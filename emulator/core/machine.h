@@ -1,0 +1,39 @@
+/*
+ * machine.h: the inside of the handles of emu.h.
+ */
+#ifndef EMU_MACHINE_H
+#define EMU_MACHINE_H
+
+#include "exec.h"
+
+typedef struct launch_crew launch_crew;
+
+struct emu_machine {
+    const emu_arch *arch;
+    uint64_t seed;
+    int threads;
+    emu_handler *const *handlers;
+    memory_arena memory;
+    pthread_mutex_t launching; /* held while a kernel runs, a module loads or memory is freed */
+    launch_crew *crew;         /* the worker threads, made by the first launch */
+    uint64_t launches;
+    emu_run_counts counts;
+    emu_module *modules;
+};
+
+struct emu_function {
+    emu_module *module;
+    ir_kernel *kernel;
+};
+
+struct emu_module {
+    emu_machine *machine;
+    ptx_module ptx;
+    emu_function *functions;
+    int function_count;
+    emu_module *next;
+};
+
+void launch_crew_end(launch_crew *crew); /* NULL allowed */
+
+#endif
