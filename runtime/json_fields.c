@@ -67,7 +67,7 @@ static mmlp_status fail_range(const json_place *place, const json_field *field, 
                               const char *kind)
 {
     char wanted[128];
-    snprintf(wanted, sizeof wanted, "%s from %lld to %lld", kind, (long long)field->min,
+    snprintf(wanted, sizeof wanted, "%s %lld to %lld", kind, (long long)field->min,
              (long long)field->max);
     return json_fail_field(place, field->key, found, wanted);
 }
@@ -90,7 +90,7 @@ static mmlp_status read_field(void *out, const json_t *found, const json_field *
     case JSON_FIELD_INTEGER: {
         int64_t value = json_is_integer(found) ? json_integer_value(found) : 0;
         if (!json_is_integer(found) || value < field->min || value > field->max)
-            return fail_range(place, field, found, "an integer");
+            return fail_range(place, field, found, "an integer from");
         memcpy(at, &value, sizeof value);
         return MMLP_OK;
     }
