@@ -71,13 +71,13 @@ Test(spec, all_errors_of_one_table_come_together_in_the_order_of_the_text)
 
 Test(spec, keys_in_comments_strings_and_inner_tables_are_not_positions)
 {
-    config_fails(
-        "  --[[ ffn_hidden = 1 ]] -- ffn_hidden = 2\n"
-        "  hidden_size = #\"ffn_hidden = 3\" * 8, [ [[fp8_margin_]] ] = ({ffn_hidden = 4})[1],\n"
-        "  [\"ffn_hidden\"] = 5",
-        "",
-        "bad.lua:4:3: unknown field 'ffn_hidden' in TransformerConfig (did you mean "
-        "'ffn_hidden_size'?)");
+    config_fails("  --[[ ffn_hiden_size = 1 ]] -- ffn_hiden_size = 2\n"
+                 "  hidden_size = #\"ffn_hiden_size = 3\" * 8, [ [[fp8_margin_]] ] = "
+                 "({ffn_hiden_size = 4})[1],\n"
+                 "  [\"ffn_hiden_size\"] = 5",
+                 "",
+                 "bad.lua:4:3: unknown field 'ffn_hiden_size' in TransformerConfig (did you mean "
+                 "'ffn_hidden_size'?)");
 }
 
 Test(spec, a_key_that_is_not_literal_has_the_line_alone)
