@@ -8,7 +8,7 @@
 #include "softfloat.h"
 
 #define STORE_R0                                                                                   \
-    "mul.wide.u32 %rd0, %tid, 4; add.s64 %rd0, %out, %rd0; st.global.b32 [%rd0], %r0;\n"
+    "mul.wide.u32 %rd0, %thread, 4; add.s64 %rd0, %out, %rd0; st.global.b32 [%rd0], %r0;\n"
 
 Test(isa_memory, loads_extend_by_the_sign_of_their_type)
 {
@@ -115,7 +115,7 @@ Test(isa_memory, local_memory_is_each_threads_own)
     uint32_t out[64];
     kernel_run("local",
                "{ .local .align 16 .b8 own[64]; .reg .b64 %a; mov.u64 %a, own; st.local.u32 "
-               "[%a+12], %tid;\n"
+               "[%a+12], %thread;\n"
                "  bar.warp.sync -1; cvta.local.u64 %a, %a; ld.u32 %r0, [%a+12]; }\n" STORE_R0,
                1, 64, NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 64; ++i)
@@ -206,7 +206,7 @@ Test(isa_memory, atomics_return_the_old_value_and_leave_the_new)
 Test(isa_memory, atomics_of_many_blocks_lose_no_update)
 {
     uint32_t out[2];
-    kernel_run("counters", "atom.global.add.u32 %r0, [%out], 1; red.global.add.u32 [%out+4], %tid;",
+    kernel_run("counters", "atom.global.add.u32 %r0, [%out], 1; red.global.add.u32 [%out+4], %thread;",
                50, 128, NULL, 0, out, sizeof out);
     cr_assert_eq(out[0], 50 * 128);
     cr_assert_eq(out[1], 50 * 127 * 64);
@@ -232,7 +232,7 @@ Test(isa_memory, divergent_loops_reconverge)
     /* Each lane adds 0 + 1 + ... + tid in a loop of its own length. */
     uint32_t out[64];
     kernel_run("loop",
-               "mov.u32 %r0, 0; mov.u32 %r1, 0;\nLOOP: setp.gt.u32 %p0, %r1, %tid; @%p0 bra END;\n"
+               "mov.u32 %r0, 0; mov.u32 %r1, 0;\nLOOP: setp.gt.u32 %p0, %r1, %thread; @%p0 bra END;\n"
                "add.u32 %r0, %r0, %r1; add.u32 %r1, %r1, 1; bra LOOP;\nEND: activemask.b32 %r2; "
                "popc.b32 %r2, %r2;\n"
                "bar.sync 0;" STORE_R0,
@@ -245,7 +245,7 @@ Test(isa_memory, an_indexed_branch_takes_the_target_of_each_lane)
 {
     uint32_t out[32];
     kernel_run("brx.idx",
-               "and.b32 %r1, %tid, 3;\nTARGETS: .branchtargets A, B, C, D;\nbrx.idx %r1, TARGETS;\n"
+               "and.b32 %r1, %thread, 3;\nTARGETS: .branchtargets A, B, C, D;\nbrx.idx %r1, TARGETS;\n"
                "A: mov.u32 %r0, 10; bra END; B: mov.u32 %r0, 20; bra END; C: mov.u32 %r0, 30; bra "
                "END; D: mov.u32 %r0, 40;\nEND:" STORE_R0,
                1, 32, NULL, 0, out, sizeof out);
@@ -256,7 +256,7 @@ Test(isa_memory, an_indexed_branch_takes_the_target_of_each_lane)
 Test(isa_memory, a_predicated_exit_ends_single_lanes)
 {
     uint32_t out[32];
-    kernel_run("exit", "mov.u32 %r0, 5; setp.lt.u32 %p0, %tid, 9; @%p0 exit;" STORE_R0, 1, 32, NULL,
+    kernel_run("exit", "mov.u32 %r0, 5; setp.lt.u32 %p0, %thread, 9; @%p0 exit;" STORE_R0, 1, 32, NULL,
                0, out, sizeof out);
     for (uint32_t i = 0; i < 32; ++i)
         cr_assert_eq(out[i], i < 9 ? 0u : 5u);
@@ -267,7 +267,7 @@ Test(isa_memory, inner_scopes_hide_registers_and_labels_of_the_outer_one)
     uint32_t out[32];
     kernel_run("scopes",
                "mov.u32 %r0, 1;\n"
-               "{ .reg .b32 %r0; mov.u32 %r0, 50; setp.eq.u32 %p0, %tid, 0; @%p0 bra SKIP; mov.u32 "
+               "{ .reg .b32 %r0; mov.u32 %r0, 50; setp.eq.u32 %p0, %thread, 0; @%p0 bra SKIP; mov.u32 "
                "%r0, 60; SKIP: mov.u32 %r5, %r0; }\n"
                "{ .reg .b32 %r0; mov.u32 %r0, 70; @%p0 bra SKIP; mov.u32 %r0, 80; SKIP: add.u32 "
                "%r5, %r5, %r0; }\n"

@@ -7,7 +7,7 @@
 #include "kernel.h"
 
 #define STORE_R0                                                                                   \
-    "mul.wide.u32 %rd0, %tid, 4; add.s64 %rd0, %out, %rd0; st.global.b32 [%rd0], %r0;\n"
+    "mul.wide.u32 %rd0, %thread, 4; add.s64 %rd0, %out, %rd0; st.global.b32 [%rd0], %r0;\n"
 
 static uint32_t value_of_lane(unsigned lane)
 {
@@ -56,11 +56,11 @@ Test(isa_warp, shuffles_read_the_lane_that_mode_segment_and_clamp_name)
                 unsigned c = controls[k];
                 char body[1024];
                 snprintf(body, sizeof body,
-                         "mul.wide.u32 %%rd0, %%tid, 4; add.s64 %%rd0, %%in, %%rd0; ld.global.b32 "
+                         "mul.wide.u32 %%rd0, %%thread, 4; add.s64 %%rd0, %%in, %%rd0; ld.global.b32 "
                          "%%r1, [%%rd0];\n"
                          "shfl.sync.%s.b32 %%r0|%%p0, %%r1, %u, 0x%x, -1; @%%p0 add.u32 %%r0, "
                          "%%r0, 0x100000;\n"
-                         "mul.wide.u32 %%rd0, %%tid, 4; add.s64 %%rd0, %%out, %%rd0; st.global.b32 "
+                         "mul.wide.u32 %%rd0, %%thread, 4; add.s64 %%rd0, %%out, %%rd0; st.global.b32 "
                          "[%%rd0], %%r0;",
                          modes[m], b, c);
                 kernel_run(modes[m], body, 1, 32, in, sizeof in, out, sizeof out);
@@ -80,13 +80,13 @@ Test(isa_warp, shuffles_read_the_lane_that_mode_segment_and_clamp_name)
 Test(isa_warp, votes_and_the_active_mask_see_every_lane)
 {
     uint32_t out[32];
-    kernel_run("ballot", "setp.lt.u32 %p0, %tid, 5; vote.sync.ballot.b32 %r0, %p0, -1;" STORE_R0, 1,
+    kernel_run("ballot", "setp.lt.u32 %p0, %thread, 5; vote.sync.ballot.b32 %r0, %p0, -1;" STORE_R0, 1,
                32, NULL, 0, out, sizeof out);
     for (int lane = 0; lane < 32; ++lane)
         cr_assert_eq(out[lane], 0x1f);
 
     kernel_run("any, all, uni",
-               "setp.lt.u32 %p0, %tid, 5; vote.sync.any.pred %p1, %p0, -1; vote.sync.all.pred %p2, "
+               "setp.lt.u32 %p0, %thread, 5; vote.sync.any.pred %p1, %p0, -1; vote.sync.all.pred %p2, "
                "%p0, -1;\n"
                "vote.sync.uni.pred %p3, %p0, -1; vote.sync.all.pred %p4, !%p0, -1;\n"
                "selp.b32 %r0, 1, 0, %p1; selp.b32 %r1, 2, 0, %p2; or.b32 %r0, %r0, %r1;\n"
@@ -97,17 +97,17 @@ Test(isa_warp, votes_and_the_active_mask_see_every_lane)
         cr_assert_eq(out[lane], 1, "lane %d: got %u", lane, out[lane]);
 
     kernel_run("activemask in a branch",
-               "mov.u32 %r0, 0; setp.ge.u32 %p0, %tid, 20; @%p0 bra SKIP; activemask.b32 %r0; "
+               "mov.u32 %r0, 0; setp.ge.u32 %p0, %thread, 20; @%p0 bra SKIP; activemask.b32 %r0; "
                "SKIP:" STORE_R0,
                1, 32, NULL, 0, out, sizeof out);
     for (int lane = 0; lane < 32; ++lane)
         cr_assert_eq(out[lane], lane < 20 ? 0xfffffu : 0u);
 
     kernel_run("a vote among the lanes of a branch",
-               "mov.u32 %r0, 0; setp.ge.u32 %p0, %tid, 16; @%p0 bra HIGH;\n"
-               "and.b32 %r1, %tid, 1; setp.eq.u32 %p1, %r1, 0; vote.sync.ballot.b32 %r0, %p1, "
+               "mov.u32 %r0, 0; setp.ge.u32 %p0, %thread, 16; @%p0 bra HIGH;\n"
+               "and.b32 %r1, %thread, 1; setp.eq.u32 %p1, %r1, 0; vote.sync.ballot.b32 %r0, %p1, "
                "0xffff; bra.uni DONE;\n"
-               "HIGH: setp.eq.u32 %p1, %tid, 17; vote.sync.ballot.b32 %r0, %p1, "
+               "HIGH: setp.eq.u32 %p1, %thread, 17; vote.sync.ballot.b32 %r0, %p1, "
                "0xffff0000;\nDONE:" STORE_R0,
                1, 32, NULL, 0, out, sizeof out);
     for (int lane = 0; lane < 32; ++lane)
@@ -117,14 +117,14 @@ Test(isa_warp, votes_and_the_active_mask_see_every_lane)
 Test(isa_warp, match_finds_lanes_with_the_same_value)
 {
     uint32_t out[32];
-    kernel_run("match.any", "and.b32 %r1, %tid, 3; match.any.sync.b32 %r0, %r1, -1;" STORE_R0, 1,
+    kernel_run("match.any", "and.b32 %r1, %thread, 3; match.any.sync.b32 %r0, %r1, -1;" STORE_R0, 1,
                32, NULL, 0, out, sizeof out);
     for (int lane = 0; lane < 32; ++lane)
         cr_assert_eq(out[lane], 0x11111111u << (lane & 3));
 
     kernel_run("match.all",
                "mov.u32 %r1, 7; match.all.sync.b32 %r0|%p0, %r1, -1; match.all.sync.b32 %r2|%p1, "
-               "%tid, -1;\n"
+               "%thread, -1;\n"
                "selp.b32 %r3, 1, 0, %p0; selp.b32 %r4, 2, 0, %p1; add.u32 %r0, %r0, %r2; add.u32 "
                "%r0, %r0, %r3; add.u32 %r0, %r0, %r4;" STORE_R0,
                1, 32, NULL, 0, out, sizeof out);
@@ -144,8 +144,8 @@ Test(isa_warp, redux_reduces_over_the_mask)
         char body[512];
         uint32_t out[32];
         snprintf(body, sizeof body,
-                 "redux.sync.%s %%r0, %%tid, -1;\n"
-                 "mul.wide.u32 %%rd0, %%tid, 4; add.s64 %%rd0, %%out, %%rd0; st.global.b32 "
+                 "redux.sync.%s %%r0, %%thread, -1;\n"
+                 "mul.wide.u32 %%rd0, %%thread, 4; add.s64 %%rd0, %%out, %%rd0; st.global.b32 "
                  "[%%rd0], %%r0;",
                  cases[i].op);
         kernel_run(cases[i].op, body, 1, 32, NULL, 0, out, sizeof out);
@@ -170,10 +170,10 @@ Test(isa_warp, a_barrier_makes_shared_stores_of_other_warps_visible)
     uint32_t out[256];
     kernel_run(
         "bar.sync",
-        "mov.u32 %r20, shared; mad.lo.u32 %r1, %tid, 4, %r20; mul.lo.u32 %r2, %tid, 3; "
+        "mov.u32 %r20, shared; mad.lo.u32 %r1, %thread, 4, %r20; mul.lo.u32 %r2, %thread, 3; "
         "st.shared.b32 [%r1], %r2;\n"
         "bar.sync 0;\n"
-        "sub.u32 %r3, 255, %tid; mad.lo.u32 %r1, %r3, 4, %r20; ld.shared.b32 %r0, [%r1];" STORE_R0,
+        "sub.u32 %r3, 255, %thread; mad.lo.u32 %r1, %r3, 4, %r20; ld.shared.b32 %r0, [%r1];" STORE_R0,
         1, 256, NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 256; ++i)
         cr_assert_eq(out[i], 3 * (255 - i));
@@ -183,7 +183,7 @@ Test(isa_warp, barriers_reduce_predicates_over_the_block)
 {
     uint32_t out[96];
     kernel_run("bar.red",
-               "setp.lt.u32 %p0, %tid, 70; barrier.cta.red.popc.u32 %r0, 0, %p0; "
+               "setp.lt.u32 %p0, %thread, 70; barrier.cta.red.popc.u32 %r0, 0, %p0; "
                "barrier.cta.red.and.pred %p1, 0, %p0;\n"
                "barrier.cta.red.or.pred %p2, 0, %p0; selp.b32 %r1, 1000, 0, %p1; selp.b32 %r2, "
                "2000, 0, %p2;\n"
@@ -199,10 +199,10 @@ Test(isa_warp, a_named_barrier_joins_arrivals_with_waiters)
     uint32_t out[64];
     kernel_run(
         "bar.arrive",
-        "mov.u32 %r20, shared; mov.u32 %r0, 0; setp.lt.u32 %p0, %tid, 32; @%p0 bra CONSUMER;\n"
-        "sub.u32 %r1, %tid, 32; mad.lo.u32 %r1, %r1, 4, %r20; st.shared.b32 [%r1], %tid; "
+        "mov.u32 %r20, shared; mov.u32 %r0, 0; setp.lt.u32 %p0, %thread, 32; @%p0 bra CONSUMER;\n"
+        "sub.u32 %r1, %thread, 32; mad.lo.u32 %r1, %r1, 4, %r20; st.shared.b32 [%r1], %thread; "
         "bar.arrive 3, 64; bra.uni DONE;\n"
-        "CONSUMER: bar.sync 3, 64; mad.lo.u32 %r1, %tid, 4, %r20; ld.shared.b32 %r0, "
+        "CONSUMER: bar.sync 3, 64; mad.lo.u32 %r1, %thread, 4, %r20; ld.shared.b32 %r0, "
         "[%r1];\nDONE:" STORE_R0,
         1, 64, NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 32; ++i)
@@ -213,7 +213,7 @@ Test(isa_warp, special_registers_describe_the_thread)
 {
     uint32_t out[64][4];
     kernel_run("special registers",
-               "mul.wide.u32 %rd0, %tid, 16; add.s64 %rd0, %out, %rd0; mov.u32 %r0, %laneid; "
+               "mul.wide.u32 %rd0, %thread, 16; add.s64 %rd0, %out, %rd0; mov.u32 %r0, %laneid; "
                "mov.u32 %r1, %warpid;\n"
                "mov.u32 %r2, %lanemask_lt; mov.u32 %r3, %ntid.x; mov.u32 %r4, %nctaid.x; "
                "mad.lo.u32 %r3, %r4, 1000, %r3;\n"

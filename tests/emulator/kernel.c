@@ -16,9 +16,9 @@ static char *wrap(const char *body)
                  ".version 9.0\n.target sm_100\n.address_size 64\n"
                  ".visible .entry kernel(.param .u64 pin, .param .u64 pout)\n{\n"
                  "  .shared .align 1024 .b8 shared[16384];\n"
-                 "  .reg .b64 %%in, %%out, %%rd<32>; .reg .b32 %%tid, %%r<64>; .reg .f32 %%f<32>;\n"
+                 "  .reg .b64 %%in, %%out, %%rd<32>; .reg .b32 %%thread, %%r<64>; .reg .f32 %%f<32>;\n"
                  "  .reg .b16 %%h<16>; .reg .pred %%p<16>;\n"
-                 "  ld.param.u64 %%in, [pin]; ld.param.u64 %%out, [pout]; mov.u32 %%tid, %%tid.x;\n"
+                 "  ld.param.u64 %%in, [pin]; ld.param.u64 %%out, [pout]; mov.u32 %%thread, %%tid.x;\n"
                  "  cvta.to.global.u64 %%in, %%in; cvta.to.global.u64 %%out, %%out;\n"
                  "%s\n  ret;\n}\n",
                  body);
