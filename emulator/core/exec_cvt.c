@@ -89,14 +89,16 @@ static void integer_limits(ptx_type type, s64 *least, u64 *most)
     *most = ~(u64)0 >> (64 - bits + (is_signed ? 1 : 0));
 }
 
-static u64 float_to_integer(f64 value, ptx_type type, u32 aux)
+/* NaN becomes 0, or the top bit alone where the source or the result has 64 bits. */
+static u64 float_to_integer(f64 value, ptx_type source, ptx_type type, u32 aux)
 {
     s64 least;
     u64 most;
     integer_limits(type, &least, &most);
     value = round_to_integer(value, aux);
     if (isnan(value)) {
-        return 0;
+        int bits = ptx_type_bits(type);
+        return source == TYPE_F64 || bits == 64 ? (u64)1 << (bits - 1) : 0;
     }
     if (value <= (f64)least) {
         return (u64)least;
@@ -202,7 +204,7 @@ DEFINE_HANDLER(convert_any)
     u64 results[IR_LANES];
     LANES(number n = read_number(w->registers + in->r[1], i, from, aux);
           results[i] = to_float     ? number_to_float(n, to, aux)
-                       : n.is_float ? float_to_integer(n.value, to, aux)
+                       : n.is_float ? float_to_integer(n.value, from, to, aux)
                                     : integer_to_integer(n, to, aux););
     LANES(write_bits(w->registers + in->r[0], i, bytes, results[i]););
 }

@@ -254,7 +254,7 @@ SELECT(selp_b16, u16)
 SELECT(selp_b32, u32)
 SELECT(selp_b64, u64)
 
-/* finite, infinite, number, notanumber, normal, subnormal */
+/* finite, infinite, number, notanumber, normal, subnormal; zero counts as normal */
 static inline bool test_float(u32 test, f64 value, bool is_normal)
 {
     switch (test) {
@@ -269,7 +269,7 @@ static inline bool test_float(u32 test, f64 value, bool is_normal)
     case 4:
         return is_normal;
     default:
-        return isfinite(value) && value != 0 && !is_normal;
+        return isfinite(value) && !is_normal;
     }
 }
 
@@ -277,7 +277,7 @@ DEFINE_HANDLER(testp_f32)
 {
     const f32 *a = REG(const f32, 1);
     u32 result = 0;
-    LANES(result |= (u32)test_float(in->aux, a[i], isnormal(a[i])) << i;);
+    LANES(result |= (u32)test_float(in->aux, a[i], isnormal(a[i]) || a[i] == 0) << i;);
     write_predicate(w, in->r[0], result, mask);
 }
 
@@ -285,7 +285,7 @@ DEFINE_HANDLER(testp_f64)
 {
     const f64 *a = REG(const f64, 1);
     u32 result = 0;
-    LANES(result |= (u32)test_float(in->aux, a[i], isnormal(a[i])) << i;);
+    LANES(result |= (u32)test_float(in->aux, a[i], isnormal(a[i]) || a[i] == 0) << i;);
     write_predicate(w, in->r[0], result, mask);
 }
 
