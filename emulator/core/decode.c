@@ -522,7 +522,8 @@ void decode_statements(decoder *d)
     d->instance->first_instr = d->count;
     d->instance->first_register = d->register_count;
     for (int i = 0; i < f->reg_count; i++) {
-        d->registers[decode_register_new(d, register_bytes(f->regs[i]))].is_temporary = false;
+        uint32_t number = decode_register_new(d, register_bytes(f->regs[i]));
+        d->registers[number].is_temporary = false;
     }
     f->active = true;
     for (int i = 0; i < f->body_count; i++) {
