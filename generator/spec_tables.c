@@ -590,8 +590,10 @@ void spec_print_fields(text *out)
         for (int i = 0; i < tables[t].count; i++) {
             const field *f = &tables[t].fields[i];
             bool optional = f->type == FIELD_optional_integer || f->type == FIELD_optional_number;
-            text_printf(out, "  %-32s %s%s, default %s\n  %-32s %s\n", f->name,
-                        optional ? "optional " : "", type_words[f->type], f->fallback, "", f->help);
+            bool required = strncmp(f->fallback, "required", strlen("required")) == 0;
+            text_printf(out, "  %-32s %s%s, %s%s\n  %-32s %s\n", f->name,
+                        optional ? "optional " : "", type_words[f->type],
+                        required ? "" : "default ", f->fallback, "", f->help);
         }
     }
     text_puts(out, "\nActivations\n\n ");
