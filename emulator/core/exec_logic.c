@@ -92,7 +92,7 @@ static inline u32 mask_of_bytes(const u8 *bytes)
     for (int k = 0; k < 4; k++) {
         u64 eight;
         memcpy(&eight, bytes + 8 * k, sizeof eight);
-        result |= (u32)((eight & 0x0102040810204080u) * 0x0101010101010101u >> 56) << 8 * k;
+        result |= (u32)((eight & 0x8040201008040201u) * 0x0101010101010101u >> 56) << 8 * k;
     }
     return result;
 #endif
