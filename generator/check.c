@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bundle.h"
+#include "bundle_write.h"
 
 /* The number in front of `words`, as in "12 bytes stack frame"; -1 when the log has no such words.
  */

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bundle.h"
+#include "bundle_write.h"
 #include "check.h"
 
 enum { EXIT_OK = 0, EXIT_CHECK = 1, EXIT_USAGE = 2, EXIT_SPEC = 3, EXIT_COMPILE = 4 };
@@ -128,6 +128,12 @@ static int run_bundle(const arguments *a)
 {
     if (!a->output) {
         fprintf(stderr, "megamlp-gen bundle: -o NAME.mlp is missing\n");
+        return EXIT_USAGE;
+    }
+    if (a->arch_count > 0 && !a->cubin && !a->ptx) {
+        fprintf(stderr,
+                "megamlp-gen bundle: --arch says what --cubin and --ptx build for; give one "
+                "of them\n");
         return EXIT_USAGE;
     }
     module_spec spec = {0};

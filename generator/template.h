@@ -37,8 +37,8 @@ typedef struct template_output {
 typedef mmlp_status (*template_bind)(lua_State *lua, const void *user);
 
 /*
- * Expands the template templates/NAME of `files`. A nil value or an unknown name is ERROR_FORMAT with the
- * template's file and line. Free with template_output_free, also on failure.
+ * Expands the template templates/NAME of `files`. A nil value or an unknown name is ERROR_FORMAT
+ * with the template's file and line. Free with template_output_free, also on failure.
  */
 mmlp_status template_expand(template_output *out, const template_file *files, const char *name,
                             template_bind bind, const void *user);

@@ -10,7 +10,7 @@
 #include <xxhash.h>
 
 #include "base/file.h"
-#include "bundle.h"
+#include "bundle_write.h"
 #include "check.h"
 #include "spec_text.h"
 
@@ -255,6 +255,30 @@ Test(check, reads_the_log_of_ptxas)
     cr_assert_eq(r.registers, -1);
 }
 
+/* A local array that is indexed at run time lies on the stack. */
+Test(check, a_stack_frame_fails)
+{
+    module_spec spec;
+    plan p;
+    int failures;
+    load_source(&spec, "specs/llama3_8b.lua");
+    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK);
+    emit_kernel kernel = {.plan = &p, .entry = "f", .file = "f.cu"};
+    text_puts(&kernel.source.text, "extern \"C\" __global__ void f(volatile int *p, int n)\n"
+                                   "{ int a[64]; for (int i = 0; i < 64; i++) a[i] = p[i];\n"
+                                   "  for (int i = 0; i < n; i++) a[p[i]] += i; *p = a[n]; }\n");
+    emit_kernels kernels = {&kernel, 1};
+    static const char *const archs[] = {"sm_80"};
+    FILE *out = fopen("/dev/null", "w");
+    cr_assert_eq(check_kernels(&failures, out, &kernels, archs, 1), MMLP_OK, "%s",
+                 mmlp_last_error());
+    cr_assert_eq(failures, 1);
+    fclose(out);
+    text_free(&kernel.source.text);
+    plan_free(&p);
+    spec_free(&spec);
+}
+
 /* ---- command line ---------------------------------------------------------------------------- */
 
 /* Runs megamlp-gen with stdout and stderr in "out" and "err". */
@@ -289,6 +313,8 @@ Test(cli, exit_statuses)
     cr_assert_eq(run("plan -a sm_70 x.lua"), 2);
     cr_assert_eq(run("bundle x.lua"), 2);
     err_is("megamlp-gen bundle: -o NAME.mlp is missing\n");
+    cr_assert_eq(run("bundle x.lua -o x.mlp -a sm_90"), 2);
+    err_is("megamlp-gen bundle: --arch says what --cubin and --ptx build for; give one of them\n");
     cr_assert_eq(run("plan none.lua"), 3);
     err_is("none.lua: cannot open: No such file or directory\n");
     cr_assert_eq(run("plan bad.lua"), 3);

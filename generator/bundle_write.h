@@ -1,8 +1,8 @@
 /*
- * bundle.h: writing NAME.mlp as docs/bundle-format.md says.
+ * bundle_write.h: writing NAME.mlp as docs/bundle-format.md says.
  */
-#ifndef MMLP_GENERATOR_BUNDLE_H
-#define MMLP_GENERATOR_BUNDLE_H
+#ifndef MMLP_GENERATOR_BUNDLE_WRITE_H
+#define MMLP_GENERATOR_BUNDLE_WRITE_H
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -28,7 +28,8 @@ mmlp_status bundle_write(const module_spec *spec, const char *path, const bundle
 mmlp_status bundle_compile(nvrtc_image *out, const nvrtc *compiler, const emit_kernel *kernel,
                            const char *target);
 
-/* ---- manifest.c ------------------------------------------------------------------------------ */
+/* ---- bundle_manifest.c
+ * ------------------------------------------------------------------------------ */
 
 /* One file of the bundle besides the manifest. */
 typedef struct bundle_file {

@@ -1,8 +1,8 @@
 /*
- * bundle.c: a bundle is made whole in a temporary folder beside its place and then renamed there;
- * an existing one is exchanged in the same way and deleted afterwards.
+ * bundle_write.c: a bundle is made whole in a temporary folder beside its place and then renamed
+ * there; an existing one is exchanged in the same way and deleted afterwards.
  */
-#include "bundle.h"
+#include "bundle_write.h"
 
 #include <dirent.h>
 #include <errno.h>

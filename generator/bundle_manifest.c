@@ -1,10 +1,10 @@
-/* manifest.c: what a bundle says about itself. Keys are sorted, so the same spec gives the same
- * text. */
+/* bundle_manifest.c: what a bundle says about itself. Keys are sorted, so the same spec gives the
+ * same text. */
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-#include "bundle.h"
+#include "bundle_write.h"
 
 enum { HASH_DIGITS = 32 };
 static const char no_hash[HASH_DIGITS + 1] = "00000000000000000000000000000000";
