@@ -165,11 +165,50 @@ static bool is_bundle(const char *path)
     return exists;
 }
 
+/* Whether the file system has no renameat2 flags, as NFS. */
+static bool has_no_flags(void)
+{
+    return errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP;
+}
+
+/* Moves `made` to `path` where nothing stands. 0, or -1 with errno. */
+static int move_to_free_place(const char *made, const char *path)
+{
+    struct stat properties;
+    if (renameat2(AT_FDCWD, made, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (!has_no_flags())
+        return -1;
+    if (lstat(path, &properties) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(made, path);
+}
+
+/* Exchanges two folders; without the flag, by way of a third name, where for a moment nothing
+ * stands at `path`. 0, or -1 with errno. */
+static int exchange(const char *made, const char *path)
+{
+    if (renameat2(AT_FDCWD, made, AT_FDCWD, path, RENAME_EXCHANGE) == 0)
+        return 0;
+    char *aside = NULL;
+    if (!has_no_flags() || asprintf(&aside, "%s.old", made) < 0)
+        return -1;
+    int result = rename(path, aside);
+    if (result == 0 && (result = rename(made, path)) != 0)
+        rename(aside, path);
+    if (result == 0)
+        result = rename(aside, made);
+    free(aside);
+    return result;
+}
+
 /* Moves the finished folder to its place. What stood there is in `made` afterwards, or nothing is.
  */
 static mmlp_status publish(const char *made, const char *path, bool force)
 {
-    if (renameat2(AT_FDCWD, made, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
+    if (move_to_free_place(made, path) == 0)
         return MMLP_OK;
     if (errno != EEXIST)
         return fail_io(path, "create");
@@ -179,7 +218,7 @@ static mmlp_status publish(const char *made, const char *path, bool force)
         return mmlp_fail(MMLP_ERROR_IO,
                          "%s exists and is not a bundle (no manifest.json); it is not replaced",
                          path);
-    if (renameat2(AT_FDCWD, made, AT_FDCWD, path, RENAME_EXCHANGE) != 0)
+    if (exchange(made, path) != 0)
         return fail_io(path, "replace");
     return MMLP_OK;
 }
