@@ -27,10 +27,12 @@ static char *own_folder(void)
     void *address = NULL;
     mmlp_status (*self)(driver *, const char *) = driver_open;
     memcpy(&address, &self, sizeof address);
-    if (!dladdr(address, &place) || !place.dli_fname)
-        return strdup("./");
-    const char *slash = strrchr(place.dli_fname, '/');
-    return slash ? strndup(place.dli_fname, (size_t)(slash - place.dli_fname) + 1) : strdup("./");
+    /* For a program the loader knows only what it was called as. */
+    bool known = dladdr(address, &place) && place.dli_fname && strchr(place.dli_fname, '/');
+    char *path = realpath(known ? place.dli_fname : "/proc/self/exe", NULL);
+    if (path)
+        strrchr(path, '/')[1] = '\0';
+    return path;
 }
 
 /* Opens the emulator from where it is built or installed; `*path` names it. */

@@ -1,0 +1,363 @@
+/* load_kernels.c: where kernels come from: bundle, cache, compiler; and what load refuses. */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "made_bundle.h"
+
+static void expect_origin(const mmlp_mlp *mlp, const char *origin)
+{
+    cr_assert_eq(mmlp_mlp_kernel_count(mlp), 3);
+    for (int i = 0; i < 3; i++) {
+        mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
+        cr_assert_eq(mmlp_mlp_kernel(mlp, i, &kernel), MMLP_OK);
+        cr_expect_str_eq(kernel.origin, origin, "%s", kernel.name);
+        cr_expect(strcmp(origin, "compiled") == 0 ? kernel.compile_ms > 0 : kernel.compile_ms == 0);
+    }
+}
+
+static void load_and_expect(const mmlp_bundle *bundle, const char *cache, const char *readonly,
+                            const char *origin)
+{
+    mmlp_context *context = open_context(NULL, cache, readonly);
+    mmlp_mlp *mlp = NULL;
+    cr_assert_eq(mmlp_mlp_load(&mlp, context, bundle, NULL), MMLP_OK, "%s", mmlp_last_error());
+    expect_origin(mlp, origin);
+    mmlp_mlp_unload(mlp);
+    mmlp_context_destroy(context);
+}
+
+static int count_files(const char *folder, const char *suffix)
+{
+    DIR *entries = opendir(folder);
+    int count = 0;
+    for (struct dirent *entry; entries && (entry = readdir(entries)) != NULL;) {
+        size_t length = strlen(entry->d_name), wanted = strlen(suffix);
+        count += length > wanted && strcmp(entry->d_name + length - wanted, suffix) == 0;
+    }
+    if (entries)
+        closedir(entries);
+    return count;
+}
+
+static int count_text(const char *text, const char *what)
+{
+    int count = 0;
+    for (const char *at = text; at && (at = strstr(at, what)) != NULL; at++)
+        count++;
+    return count;
+}
+
+Test(load, kernels_are_compiled_once_and_then_come_from_the_cache)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *cache = make_temporary_folder();
+    load_and_expect(bundle, cache, NULL, "compiled");
+    cr_expect_eq(count_files(cache, ".kernel"), 3);
+    load_and_expect(bundle, cache, NULL, "cache");
+    load_and_expect(bundle, "", cache, "cache");
+    load_and_expect(bundle, "", NULL, "compiled");
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
+}
+
+Test(load, a_bad_cache_entry_is_told_and_replaced)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *cache = make_temporary_folder();
+    load_and_expect(bundle, cache, NULL, "compiled");
+    DIR *entries = opendir(cache);
+    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
+        if (strstr(entry->d_name, ".kernel"))
+            write_file(cache, entry->d_name, "spoiled", 7);
+    }
+    closedir(entries);
+    log_lines lines;
+    mmlp_context *context = open_context(&lines, cache, NULL);
+    mmlp_mlp *mlp = NULL;
+    cr_assert_eq(mmlp_mlp_load(&mlp, context, bundle, NULL), MMLP_OK, "%s", mmlp_last_error());
+    expect_origin(mlp, "compiled");
+    cr_expect_eq(count_text(lines.text, ": the entry is too short\n"), 3, "%s", lines.text);
+    mmlp_mlp_unload(mlp);
+    mmlp_context_destroy(context);
+    free_lines(&lines);
+    load_and_expect(bundle, cache, NULL, "cache");
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
+}
+
+Test(load, a_cache_that_cannot_be_written_is_one_warning)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *folder = make_temporary_folder();
+    write_file(folder, "file", "x", 1);
+    char cache[4200];
+    snprintf(cache, sizeof cache, "%s/file", folder);
+    log_lines lines;
+    mmlp_context *context = open_context(&lines, cache, NULL);
+    mmlp_mlp *mlp = NULL;
+    cr_assert_eq(mmlp_mlp_load(&mlp, context, bundle, NULL), MMLP_OK, "%s", mmlp_last_error());
+    expect_origin(mlp, "compiled");
+    cr_expect_eq(count_text(lines.text, "warning: kernels are not cached: "), 1, "%s", lines.text);
+    mmlp_mlp_unload(mlp);
+    mmlp_context_destroy(context);
+    free_lines(&lines);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(folder);
+    free(folder);
+}
+
+/* Each process writes one byte for each kernel that it compiled itself. */
+Test(load, of_eight_processes_on_one_cold_cache_one_compiles_each_kernel)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *cache = make_temporary_folder();
+    int counts[2];
+    cr_assert_eq(pipe(counts), 0);
+    for (int i = 0; i < 8; i++) {
+        if (fork() != 0)
+            continue;
+        /* An assertion would go on with the test in this process too: only the status tells. */
+        mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
+        options.cache_dir = cache;
+        mmlp_context *context = NULL;
+        mmlp_mlp *mlp = NULL;
+        bool ok = mmlp_context_create(&context, &options) == MMLP_OK &&
+                  mmlp_mlp_load(&mlp, context, bundle, NULL) == MMLP_OK;
+        for (int k = 0; ok && k < 3; k++) {
+            mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
+            mmlp_mlp_kernel(mlp, k, &kernel);
+            if (strcmp(kernel.origin, "compiled") == 0)
+                ok = ok && write(counts[1], "x", 1) == 1;
+        }
+        mmlp_mlp_unload(mlp);
+        mmlp_context_destroy(context);
+        _exit(ok ? 0 : 1);
+    }
+    close(counts[1]);
+    int compiled = 0, failed = 0, status;
+    for (char byte; read(counts[0], &byte, 1) == 1;)
+        compiled++;
+    close(counts[0]);
+    while (wait(&status) > 0)
+        failed += status != 0;
+    cr_expect_eq(failed, 0);
+    cr_expect_eq(compiled, 3);
+    cr_expect_eq(count_files(cache, ".kernel"), 3);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
+}
+
+Test(load, verbose_says_why_each_kernel_missed)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *cache = make_temporary_folder();
+    log_lines lines;
+    mmlp_context *context = open_context(&lines, cache, NULL);
+    mmlp_mlp *mlp = NULL;
+    cr_assert_eq(mmlp_mlp_load(&mlp, context, bundle, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_expect(strstr(lines.text, "made_fc1: cache miss, "), "%s", lines.text);
+    cr_expect(strstr(lines.text, ".kernel: no entry\n"), "%s", lines.text);
+    cr_expect(strstr(lines.text, "made_fc1: compiled for sm_"), "%s", lines.text);
+    mmlp_mlp_unload(mlp);
+    mmlp_context_destroy(context);
+    free_lines(&lines);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
+}
+
+static mmlp_status load_made(made_bundle *made, const char *cache)
+{
+    made_write(made);
+    mmlp_bundle *bundle = NULL;
+    cr_assert_eq(mmlp_bundle_open(&bundle, made->folder), MMLP_OK, "%s", mmlp_last_error());
+    mmlp_context *context = open_context(NULL, cache, NULL);
+    mmlp_mlp *mlp = NULL;
+    mmlp_status status = mmlp_mlp_load(&mlp, context, bundle, NULL);
+    cr_expect((mlp != NULL) == (status == MMLP_OK));
+    mmlp_mlp_unload(mlp);
+    mmlp_context_destroy(context);
+    mmlp_bundle_close(bundle);
+    return status;
+}
+
+Test(load, a_compile_error_names_the_line_of_the_template)
+{
+    made_bundle made = made_start();
+    made_set_source(&made, "made_fc1.cu",
+                    "constexpr int hidden = 24;\n\nint f() { return oops; }\n");
+    cr_expect_eq(load_made(&made, ""), MMLP_ERROR_COMPILE);
+    cr_expect(strstr(mmlp_last_error(), "kernels/made.cu:21 (made_fc1.cu:3)"), "%s",
+              mmlp_last_error());
+    cr_expect(strstr(mmlp_last_error(), "identifier \"oops\" is undefined"), "%s",
+              mmlp_last_error());
+    made_free(&made);
+}
+
+Test(load, an_image_of_the_bundle_is_taken_first_and_a_cubin_gives_way_to_ptx)
+{
+    static const char ptx[] = ".version 9.0\n.target sm_80\n.address_size 64\n"
+                              ".visible .entry made_fill(.param .u64 a, .param .u64 b, "
+                              ".param .f32 c, .param .u64 d, .param .u32 e)\n{\nret;\n}\n";
+    made_bundle made = made_start();
+    made_set_source(&made, "f.ptx", ptx);
+    made_set_source(&made, "f.cubin", "\177ELF, a cubin for a GPU");
+    json_t *images =
+        json_pack("[{s:s,s:s,s:s},{s:s,s:s,s:s}]", "target", "sm_80", "kind", "cubin", "file",
+                  "f.cubin", "target", "sm_80", "kind", "ptx", "file", "f.ptx");
+    json_object_set_new(json_array_get(json_object_get(made.manifest, "kernels"), 2), "images",
+                        images);
+    made_write(&made);
+    mmlp_bundle *bundle = NULL;
+    cr_assert_eq(mmlp_bundle_open(&bundle, made.folder), MMLP_OK, "%s", mmlp_last_error());
+    mmlp_context *context = open_context(NULL, "", NULL);
+    mmlp_mlp *mlp = NULL;
+    cr_assert_eq(mmlp_mlp_load(&mlp, context, bundle, NULL), MMLP_OK, "%s", mmlp_last_error());
+    mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
+    mmlp_mlp_kernel(mlp, 2, &kernel);
+    cr_expect_str_eq(kernel.origin, "bundle");
+    mmlp_mlp_kernel(mlp, 0, &kernel);
+    cr_expect_str_eq(kernel.origin, "compiled");
+    mmlp_mlp_unload(mlp);
+    mmlp_context_destroy(context);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+}
+
+Test(load, arguments_that_are_not_the_kernels_parameters_are_refused)
+{
+    char *cache = make_temporary_folder();
+    made_bundle made = made_start();
+    json_t *kernel = json_array_get(json_object_get(made.manifest, "kernels"), 1);
+    json_object_set_new(kernel, "arguments",
+                        json_pack("[s,s,s]", "activation_output", "linear_fc2.weight", "output"));
+    cr_expect_eq(load_made(&made, cache), MMLP_ERROR_FORMAT);
+    cr_expect(strstr(mmlp_last_error(), "kernel made_fc2 has more parameters than the 3 the "
+                                        "manifest gives it"),
+              "%s", mmlp_last_error());
+    json_object_set_new(kernel, "arguments",
+                        json_pack("[s,s,s,s,s]", "activation_output", "linear_fc2.weight", "output",
+                                  "tokens", "tokens"));
+    cr_expect_eq(load_made(&made, cache), MMLP_ERROR_FORMAT);
+    cr_expect(strstr(mmlp_last_error(), "kernel made_fc2 has 4 parameters, the manifest gives it "
+                                        "5"),
+              "%s", mmlp_last_error());
+    json_object_set_new(kernel, "arguments", json_pack("[s]", "linear_fc3.weight"));
+    cr_expect_eq(load_made(&made, cache), MMLP_ERROR_FORMAT);
+    cr_expect(
+        strstr(mmlp_last_error(), "kernel made_fc2: found the argument \"linear_fc3.weight\""),
+        "%s", mmlp_last_error());
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
+}
+
+Test(load, a_kernel_without_its_entry_is_refused)
+{
+    made_bundle made = made_start();
+    json_t *kernel = json_array_get(json_object_get(made.manifest, "kernels"), 1);
+    json_object_set_new(kernel, "entry", json_string("made_fc9"));
+    cr_expect_eq(load_made(&made, ""), MMLP_ERROR_DEVICE);
+    cr_expect_str_eq(mmlp_last_error(),
+                     "kernel made_fc9: CUDA_ERROR_NOT_FOUND: named symbol not found");
+    made_free(&made);
+}
+
+Test(load, tensor_parallelism_is_not_supported_yet)
+{
+    made_bundle made = made_start();
+    json_object_set_new(json_object_get(made.manifest, "mlp"), "tensor_model_parallel_size",
+                        json_integer(4));
+    cr_expect_eq(load_made(&made, ""), MMLP_ERROR_UNSUPPORTED);
+    cr_expect(strstr(mmlp_last_error(), "tensor_model_parallel_size is 4; tensor parallelism is "
+                                        "not supported yet"));
+    made_free(&made);
+}
+
+Test(load, a_device_without_a_kernel_family_is_refused)
+{
+    made_bundle made = made_start();
+    for (int i = 0; i < 3; i++)
+        json_object_set_new(json_array_get(json_object_get(made.manifest, "kernels"), (size_t)i),
+                            "family", json_string("sm_130"));
+    cr_expect_eq(load_made(&made, ""), MMLP_ERROR_UNSUPPORTED);
+    cr_expect(strstr(mmlp_last_error(), "made.mlp: it has no forward kernels for sm_"), "%s",
+              mmlp_last_error());
+    made_free(&made);
+}
+
+Test(load, more_shared_memory_than_the_device_has_is_refused)
+{
+    made_bundle made = made_start();
+    json_object_set_new(json_array_get(json_object_get(made.manifest, "kernels"), 0),
+                        "dynamic_shared_bytes", json_integer(1 << 20));
+    cr_expect_eq(load_made(&made, ""), MMLP_ERROR_UNSUPPORTED);
+    cr_expect(strstr(mmlp_last_error(), "kernel made_fc1: a block of 64 threads and 1048576 bytes "
+                                        "of shared memory; this device (sm_"),
+              "%s", mmlp_last_error());
+    made_free(&made);
+}
+
+Test(load, max_tokens_is_bounded_by_the_grid)
+{
+    made_bundle made = made_start();
+    json_t *grid =
+        json_object_get(json_array_get(json_object_get(made.manifest, "kernels"), 0), "grid");
+    json_object_set_new(grid, "columns", json_integer(1 << 24));
+    json_object_set_new(grid, "tile_n", json_integer(1));
+    made_write(&made);
+    mmlp_bundle *bundle = NULL;
+    cr_assert_eq(mmlp_bundle_open(&bundle, made.folder), MMLP_OK);
+    mmlp_context *context = open_context(NULL, "", NULL);
+    mmlp_mlp *mlp = NULL;
+    mmlp_mlp_options options = MMLP_MLP_OPTIONS_INIT;
+    options.max_tokens = 128;
+    cr_expect_eq(mmlp_mlp_load(&mlp, context, bundle, &options), MMLP_ERROR_ARGUMENT);
+    cr_expect_str_eq(mmlp_last_error(),
+                     "max_tokens: 128 gives kernel made_fc1 a grid of 2147483648 blocks, at most "
+                     "2147483647 are possible");
+    options.max_tokens = -1;
+    cr_expect_eq(mmlp_mlp_load(&mlp, context, bundle, &options), MMLP_ERROR_ARGUMENT);
+    cr_expect_str_eq(mmlp_last_error(), "max_tokens: -1 was given, wanted 0 to 2147483647");
+    mmlp_context_destroy(context);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+}
+
+Test(load, without_nvrtc_the_line_says_where_it_was_looked_for)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
+    options.cache_dir = "";
+    options.nvrtc = "/nowhere/libnvrtc.so.13";
+    mmlp_context *context = NULL;
+    cr_assert_eq(mmlp_context_create(&context, &options), MMLP_OK, "%s", mmlp_last_error());
+    mmlp_mlp *mlp = NULL;
+    cr_expect_eq(mmlp_mlp_load(&mlp, context, bundle, NULL), MMLP_ERROR_DRIVER);
+    cr_expect(strstr(mmlp_last_error(), "NVRTC: /nowhere/libnvrtc.so.13 not found"), "%s",
+              mmlp_last_error());
+    mmlp_context_destroy(context);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+}
