@@ -42,7 +42,4 @@ mmlp_status expr_print(text *statements, text *values, const program *p, const i
  */
 bool expr_has_kink(const program *p);
 
-/* "name" of a program's operation that is a function in specs and in math.cuh, else NULL. */
-bool expr_is_function(program_op op);
-
 #endif

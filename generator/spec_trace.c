@@ -82,6 +82,23 @@ static int apply(lua_State *lua, program_op op, const char *name)
     return push_symbol(lua, node);
 }
 
+/* Whether the operation is written as a function: exp, min, ..., and not as an operator. */
+static bool is_function(program_op op)
+{
+    switch (op) {
+    case PROGRAM_constant:
+    case PROGRAM_input:
+    case PROGRAM_add:
+    case PROGRAM_sub:
+    case PROGRAM_mul:
+    case PROGRAM_div:
+    case PROGRAM_neg:
+        return false;
+    default:
+        return true;
+    }
+}
+
 /* Upvalue 1: the operation, which is called by its name. */
 static int call_function(lua_State *lua)
 {
@@ -126,22 +143,6 @@ static const struct {
 static int refuse(lua_State *lua)
 {
     return luaL_error(lua, "%s", lua_tostring(lua, lua_upvalueindex(1)));
-}
-
-bool expr_is_function(program_op op)
-{
-    switch (op) {
-    case PROGRAM_constant:
-    case PROGRAM_input:
-    case PROGRAM_add:
-    case PROGRAM_sub:
-    case PROGRAM_mul:
-    case PROGRAM_div:
-    case PROGRAM_neg:
-        return false;
-    default:
-        return true;
-    }
 }
 
 /* ---- activation(name, function) -------------------------------------------------------------- */
@@ -245,7 +246,7 @@ void trace_add_functions(lua_State *lua)
     }
     lua_pop(lua, 1);
     for (int op = 0; op < PROGRAM_OP_COUNT; op++) {
-        if (!expr_is_function((program_op)op))
+        if (!is_function((program_op)op))
             continue;
         lua_pushinteger(lua, op);
         lua_pushcclosure(lua, call_function, 1);

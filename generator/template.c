@@ -20,11 +20,18 @@ typedef struct expansion {
     template_bind bind;
     const void *user;
     mmlp_status bind_status;
+    bool memory_failed;
 } expansion;
 
 static expansion *expansion_of(lua_State *lua)
 {
     return *(expansion **)lua_getextraspace(lua);
+}
+
+static int fail_memory(lua_State *lua)
+{
+    expansion_of(lua)->memory_failed = true;
+    return luaL_error(lua, "out of memory");
 }
 
 /* ---- translation ----------------------------------------------------------------------------- */
@@ -131,7 +138,7 @@ static void append_value(lua_State *lua, int line, const char *value, size_t ind
         text_append(&e->out->text, value, (size_t)(newline - value) + 1);
         e->output_line++;
         if (!map_line(e, line))
-            luaL_error(lua, "out of memory");
+            fail_memory(lua);
         for (size_t i = 0; i < indent && newline[1] != '\n'; i++)
             text_puts(&e->out->text, " ");
     }
@@ -156,7 +163,7 @@ static int append_line(lua_State *lua)
     if (alone && *lua_tostring(lua, 4) == '\0')
         return 0; /* a line that holds nothing but an empty value is none */
     if (!map_line(e, line))
-        return luaL_error(lua, "out of memory");
+        return fail_memory(lua);
     text_append(&e->out->text, first, first_length);
     for (int i = 3; i + 1 <= count; i += 3) {
         append_value(lua, line, lua_tostring(lua, i + 1), opens && i == 3 ? first_length : 0);
@@ -183,7 +190,7 @@ static int expand_file(lua_State *lua, const char *name)
     if (bad_line)
         return luaL_error(lua, "%s:%d: '${' without '}'", file->name, bad_line);
     if (e->chunk.failed)
-        return luaL_error(lua, "out of memory");
+        return fail_memory(lua);
     if (luaL_loadbufferx(lua, text_string(&e->chunk), e->chunk.length, chunk_name, "t") != LUA_OK)
         return lua_error(lua);
     e->now = file;
@@ -251,13 +258,15 @@ mmlp_status template_expand(template_output *out, const template_file *files, co
     *(expansion **)lua_getextraspace(lua) = &e;
     lua_pushcfunction(lua, run);
     lua_pushlightuserdata(lua, (void *)(size_t)name);
-    if (lua_pcall(lua, 1, 0, 0) != LUA_OK) {
-        const char *message = lua_type(lua, -1) == LUA_TSTRING ? lua_tostring(lua, -1) : "?";
-        status =
-            e.bind_status != MMLP_OK ? e.bind_status : mmlp_fail(MMLP_ERROR_FORMAT, "%s", message);
-    } else if (out->text.failed) {
+    int error = lua_pcall(lua, 1, 0, 0);
+    if (error == LUA_ERRMEM || e.memory_failed || out->text.failed)
         status = mmlp_fail_memory(out->text.length, "an expanded template");
-    }
+    else if (error != LUA_OK && e.bind_status != MMLP_OK)
+        status = e.bind_status;
+    else if (error != LUA_OK)
+        status = mmlp_fail(MMLP_ERROR_FORMAT, "%s",
+                           lua_type(lua, -1) == LUA_TSTRING ? lua_tostring(lua, -1)
+                                                            : luaL_typename(lua, -1));
     lua_close(lua);
     text_free(&e.chunk);
     return status;
