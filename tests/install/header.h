@@ -1,0 +1,18 @@
+/* header.h: a program that includes the public header first, and uses every initialiser. */
+#include <megamlp/megamlp.h>
+
+static inline int use_every_initialiser(void)
+{
+    mmlp_context_options context = MMLP_CONTEXT_OPTIONS_INIT;
+    mmlp_device_properties device = MMLP_DEVICE_PROPERTIES_INIT;
+    mmlp_bundle_properties bundle = MMLP_BUNDLE_PROPERTIES_INIT;
+    mmlp_reference_forward_args reference = MMLP_REFERENCE_FORWARD_ARGS_INIT;
+    mmlp_mlp_options mlp = MMLP_MLP_OPTIONS_INIT;
+    mmlp_memory memory = MMLP_MEMORY_INIT;
+    mmlp_buffer_view view = MMLP_BUFFER_VIEW_INIT;
+    mmlp_forward_args forward = MMLP_FORWARD_ARGS_INIT;
+    mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
+    return context.struct_size && device.struct_size && bundle.struct_size &&
+           reference.struct_size && mlp.struct_size && memory.struct_size && view.struct_size &&
+           forward.struct_size && kernel.struct_size && use_every_initialiser();
+}
