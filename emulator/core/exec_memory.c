@@ -401,6 +401,30 @@ static bool sizes_allowed(emu_warp *w, const emu_instr *in, u32 mask, const u32 
     return !bad;
 }
 
+/* The usual case: 16 bytes in every lane. */
+static void copy_whole(emu_warp *w, const lane_addresses *to, const lane_addresses *from, u32 mask)
+{
+    u8 *shared = w->block->shared, *known = (u8 *)w->block->shared_known;
+    static const u8 none[2];
+    LANES(memcpy(shared + to->at[i], host(0, from->at[i]), 16);
+          memcpy(known + (to->at[i] >> 3), none, sizeof none););
+}
+
+/* `size` bytes from the source, zeros up to `bytes`. */
+static void copy_parts(emu_warp *w, const lane_addresses *to, const lane_addresses *from,
+                       const u32 *size, u32 reading, u32 bytes, u32 mask)
+{
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        u8 value[16] = {0};
+        if (reading >> i & 1) {
+            memcpy(value, host(0, from->at[i]), size[i]);
+        }
+        memcpy(w->block->shared + to->at[i], value, bytes);
+        forget_shared((u8 *)w->block->shared_known, to->at[i], bytes);
+    }
+}
+
 DEFINE_HANDLER(cp_async)
 {
     u32 bytes = in->aux >> AUX_ACTION_SHIFT, ignored = read_predicate(w, in->r[3]) & mask;
@@ -429,16 +453,10 @@ DEFINE_HANDLER(cp_async)
             return;
         }
     }
-    u8 *shared = w->block->shared;
-    u8 *known = (u8 *)w->block->shared_known;
-    for (u32 left = mask; left; left &= left - 1) {
-        int i = __builtin_ctz(left);
-        u8 value[16] = {0};
-        if (reading >> i & 1) {
-            memcpy(value, host(0, from.at[i]), size[i] == bytes && bytes == 16 ? 16 : size[i]);
-        }
-        memcpy(shared + to.at[i], value, bytes);
-        forget_shared(known, to.at[i], bytes);
+    if (shortest == 16 && reading == mask) {
+        copy_whole(w, &to, &from, mask);
+    } else {
+        copy_parts(w, &to, &from, size, reading, bytes, mask);
     }
     remember_copy(w, &to, bytes, mask);
 }
@@ -449,24 +467,40 @@ DEFINE_HANDLER(cp_async_commit)
     LANES(w->groups[i]++;);
 }
 
+/* The lanes of a copy whose group `mask` waits for; imm as in cp_async_wait. */
+static inline u32 arrived_lanes(const emu_warp *w, const async_copy *copy, s64 pending, u32 mask)
+{
+    u32 lanes = 0;
+    if (pending < 0) {
+        return copy->mask & mask;
+    }
+    for (int i = 0; i < IR_LANES; i++) {
+        lanes |= (u32)((s64)copy->group < (s64)w->groups[i] - pending) << i;
+    }
+    return lanes & copy->mask & mask;
+}
+
 /* imm: how many of the latest groups may stay pending; -1: wait for all, committed or not */
 DEFINE_HANDLER(cp_async_wait)
 {
     u8 *known = (u8 *)w->block->shared_known;
+    static const u8 all[2] = {0xff, 0xff};
     int kept = 0;
     for (int k = 0; k < w->copy_count; k++) {
         async_copy *copy = &w->copies[k];
-        for (u32 left = copy->mask & mask; left; left &= left - 1) {
-            int i = __builtin_ctz(left);
-            if (in->imm < 0 || (s64)copy->group < (s64)w->groups[i] - in->imm) {
-                u64 offset = copy->target[i];
-                u64 word = mark_word(known, offset) | mark_bits(offset, copy->bytes);
-                memcpy(known + (offset >> 6 << 3), &word, sizeof word);
-                copy->mask &= ~(1u << i);
+        u32 arrived = arrived_lanes(w, copy, in->imm, mask);
+        for (u32 left = arrived; left; left &= left - 1) {
+            u64 offset = copy->target[__builtin_ctz(left)];
+            if (copy->bytes == 16) {
+                memcpy(known + (offset >> 3), all, sizeof all);
+                continue;
             }
+            u64 word = mark_word(known, offset) | mark_bits(offset, copy->bytes);
+            memcpy(known + (offset >> 6 << 3), &word, sizeof word);
         }
-        if (copy->mask) {
-            w->copies[kept++] = *copy;
+        copy->mask &= ~arrived;
+        if (copy->mask && kept++ != k) {
+            w->copies[kept - 1] = *copy;
         }
     }
     w->copy_count = kept;

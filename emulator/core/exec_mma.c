@@ -5,11 +5,8 @@
  * fixed k such a vector is multiplied by A[row][k], repeated over the four columns, and B[k][column],
  * repeated over the four rows: no element of C ever changes place.
  */
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include "exec_lanes.h"
+#include "exec_mma_wide.h"
 
 enum { MMA_MOST_K = 16 };
 
@@ -39,7 +36,7 @@ static inline bool enter_mma(emu_warp *w, const emu_instr *in, u32 mask)
 
 /* Pairs of 16-bit elements: register j of A is rows g + 8 (j % 2), columns 2t, 2t + 1 (+ 8 (j / 2)). */
 static inline void read_pairs(mma_operands *o, const emu_warp *w, const emu_instr *in, int a_at,
-                              int a_count, f32 (*widen)(u16))
+                              int a_count, f32 (*value_of)(u16))
 {
     int b_count = a_count / 2;
     for (int j = 0; j < a_count; j++) {
@@ -47,7 +44,7 @@ static inline void read_pairs(mma_operands *o, const emu_warp *w, const emu_inst
         for (int lane = 0; lane < IR_LANES; lane++) {
             for (int odd = 0; odd < 2; odd++) {
                 o->a[j & 1][8 * (j >> 1) + 2 * (lane & 3) + odd][lane >> 2] =
-                    widen(from[2 * lane + odd]);
+                    value_of(from[2 * lane + odd]);
             }
         }
     }
@@ -56,7 +53,7 @@ static inline void read_pairs(mma_operands *o, const emu_warp *w, const emu_inst
         for (int lane = 0; lane < IR_LANES; lane++) {
             int n = lane >> 2;
             for (int odd = 0; odd < 2; odd++) {
-                o->b[8 * j + 2 * (lane & 3) + odd][n & 1][n >> 1] = widen(from[2 * lane + odd]);
+                o->b[8 * j + 2 * (lane & 3) + odd][n & 1][n >> 1] = value_of(from[2 * lane + odd]);
             }
         }
     }
@@ -91,8 +88,10 @@ static inline void multiply(mma_accumulators c, const mma_operands *o, int depth
     for (int i = 0; i < 4; i++) {
         for (int k = 0; k < depth; k++) {
             const f32 *a = o->a[i >> 1][k], *b = o->b[k][i & 1];
-            for (int lane = 0; lane < IR_LANES; lane++) {
-                c[i][lane] = __builtin_fmaf(a[lane >> 2], b[lane & 3], c[i][lane]);
+            for (int g = 0; g < 8; g++) {
+                for (int t = 0; t < 4; t++) {
+                    c[i][4 * g + t] = __builtin_fmaf(a[g], b[t], c[i][4 * g + t]);
+                }
             }
         }
     }
@@ -127,122 +126,16 @@ static inline void write_accumulators(mma_accumulators c, emu_warp *w, const emu
     }
 }
 
-static inline void mma_pairs(emu_warp *w, const emu_instr *in, int depth, f32 (*widen)(u16))
+static inline void mma_pairs(emu_warp *w, const emu_instr *in, int depth, f32 (*value_of)(u16))
 {
     mma_operands o;
     mma_accumulators c;
     bool halves = in->aux & 1;
     int a_at = halves ? 2 : 4, a_count = depth / 4;
-    read_pairs(&o, w, in, a_at, a_count, widen);
+    read_pairs(&o, w, in, a_at, a_count, value_of);
     read_accumulators(c, w, in, a_at + a_count + a_count / 2, halves);
     multiply(c, &o, depth);
     write_accumulators(c, w, in, halves);
-}
-
-#if defined(__AVX512F__) && defined(__AVX512BW__)
-
-/* The same with registers: A is spread by a shuffle within 128 bits, B by a broadcasting load. */
-
-/* B of one register: pairs (k = 2t, 2t + 1) of column n = g, to b[k][odd][t] */
-static inline void spread_b(const u32 *from, f32 *to)
-{
-    const __m512i first = _mm512_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28, 1, 9, 17, 25, 5, 13, 21, 29);
-    __m512i low = _mm512_load_si512(from), high = _mm512_load_si512(from + 16);
-    const __m512i top = _mm512_set1_epi32((int)0xffff0000);
-    for (int t = 0; t < 4; t += 2) {
-        __m512i index = _mm512_add_epi32(first, _mm512_set1_epi32(t));
-        __m512i pair = _mm512_permutex2var_epi32(low, index, high);
-        __m512i even = _mm512_slli_epi32(pair, 16), odd = _mm512_and_si512(pair, top);
-        /* low half: k = 2t, high half: k = 2t + 2 */
-        __m512i first_two = _mm512_inserti64x4(even, _mm512_castsi512_si256(odd), 1);
-        __m512i last_two = _mm512_shuffle_i64x2(even, odd, 0xee);
-        _mm512_store_si512(to + 16 * t, first_two);
-        _mm512_store_si512(to + 16 * t + 16, last_two);
-    }
-}
-
-#define MMA_STEP(word, element)                                                                        \
-    do {                                                                                               \
-        const f32 *row = b + 8 * (2 * (element) + (word));                                             \
-        __m512 b_even = _mm512_broadcast_f32x4(_mm_load_ps(row));                                      \
-        __m512 b_odd = _mm512_broadcast_f32x4(_mm_load_ps(row + 4));                                   \
-        for (int q = 0; q < 4; q++) {                                                                  \
-            __m512 spread = _mm512_permute_ps(a[word][q], (element) * 0x55);                           \
-            c[q >> 1][0][q & 1] = _mm512_fmadd_ps(spread, b_even, c[q >> 1][0][q & 1]);                \
-            c[q >> 1][1][q & 1] = _mm512_fmadd_ps(spread, b_odd, c[q >> 1][1][q & 1]);                 \
-        }                                                                                              \
-    } while (0)
-
-/* bf16, f32 accumulators. c[half][odd][upper rows]: register 2 half + odd, lanes 16 upper .. */
-static inline void mma_bf16_512(emu_warp *w, const emu_instr *in, int depth)
-{
-    int a_count = depth / 4, c_at = 4 + a_count + a_count / 2;
-    _Alignas(64) f32 b_lanes[MMA_MOST_K * 8];
-    __m512 c[2][2][2];
-    const __m512i top = _mm512_set1_epi32((int)0xffff0000);
-    for (int i = 0; i < 4; i++) {
-        for (int upper = 0; upper < 2; upper++) {
-            c[i >> 1][i & 1][upper] = _mm512_load_ps(REG(const f32, c_at + i) + 16 * upper);
-        }
-    }
-    for (int j = 0; j < a_count / 2; j++) {
-        spread_b(REG(const u32, 4 + a_count + j), b_lanes + 64 * j);
-    }
-    for (int j = 0; j < a_count / 2; j++) {
-        const f32 *b = b_lanes + 64 * j;
-        __m512 a[2][4];
-        for (int q = 0; q < 4; q++) {
-            __m512i pairs = _mm512_load_si512(REG(const u32, 4 + 2 * j + (q >> 1)) + 16 * (q & 1));
-            a[0][q] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-            a[1][q] = _mm512_castsi512_ps(_mm512_and_si512(pairs, top));
-        }
-        MMA_STEP(0, 0);
-        MMA_STEP(1, 0);
-        MMA_STEP(0, 1);
-        MMA_STEP(1, 1);
-        MMA_STEP(0, 2);
-        MMA_STEP(1, 2);
-        MMA_STEP(0, 3);
-        MMA_STEP(1, 3);
-    }
-    for (int i = 0; i < 4; i++) {
-        for (int upper = 0; upper < 2; upper++) {
-            _mm512_store_ps(REG(f32, i) + 16 * upper, c[i >> 1][i & 1][upper]);
-        }
-    }
-}
-
-#define MMA_BF16(depth) mma_bf16_512(w, in, depth)
-#else
-#define MMA_BF16(depth) mma_pairs(w, in, depth, bf16_to_f32)
-#endif
-
-DEFINE_HANDLER(mma_m16n8k16_bf16)
-{
-    if (enter_mma(w, in, mask)) {
-        MMA_BF16(16);
-    }
-}
-
-DEFINE_HANDLER(mma_m16n8k8_bf16)
-{
-    if (enter_mma(w, in, mask)) {
-        MMA_BF16(8);
-    }
-}
-
-DEFINE_HANDLER(mma_m16n8k16_f16)
-{
-    if (enter_mma(w, in, mask)) {
-        mma_pairs(w, in, 16, f16_to_f32);
-    }
-}
-
-DEFINE_HANDLER(mma_m16n8k8_f16)
-{
-    if (enter_mma(w, in, mask)) {
-        mma_pairs(w, in, 8, f16_to_f32);
-    }
 }
 
 static inline void mma_tf32(emu_warp *w, const emu_instr *in, int depth)
@@ -256,19 +149,36 @@ static inline void mma_tf32(emu_warp *w, const emu_instr *in, int depth)
     write_accumulators(c, w, in, false);
 }
 
-DEFINE_HANDLER(mma_m16n8k8_tf32)
-{
-    if (enter_mma(w, in, mask)) {
-        mma_tf32(w, in, 8);
-    }
-}
+#if defined(MMA_HAVE_WIDE)
+#define RUN_BF16(depth) mma_wide_run(w, in, (depth) / 8, MMA_BF16)
+#define RUN_F16(depth)                                                                                 \
+    do {                                                                                               \
+        if (in->aux & 1) {                                                                             \
+            mma_pairs(w, in, depth, f16_to_f32);                                                       \
+        } else {                                                                                       \
+            mma_wide_run(w, in, (depth) / 8, MMA_F16);                                                 \
+        }                                                                                              \
+    } while (0)
+#define RUN_TF32(depth) mma_wide_run(w, in, (depth) / 4, MMA_TF32)
+#else
+#define RUN_BF16(depth) mma_pairs(w, in, depth, bf16_to_f32)
+#define RUN_F16(depth)  mma_pairs(w, in, depth, f16_to_f32)
+#define RUN_TF32(depth) mma_tf32(w, in, depth)
+#endif
 
-DEFINE_HANDLER(mma_m16n8k4_tf32)
-{
-    if (enter_mma(w, in, mask)) {
-        mma_tf32(w, in, 4);
+#define MMA(name, run)                                                                                 \
+    DEFINE_HANDLER(name)                                                                               \
+    {                                                                                                  \
+        if (enter_mma(w, in, mask)) {                                                                  \
+            run;                                                                                       \
+        }                                                                                              \
     }
-}
+MMA(mma_m16n8k16_bf16, RUN_BF16(16))
+MMA(mma_m16n8k8_bf16, RUN_BF16(8))
+MMA(mma_m16n8k16_f16, RUN_F16(16))
+MMA(mma_m16n8k8_f16, RUN_F16(8))
+MMA(mma_m16n8k8_tf32, RUN_TF32(8))
+MMA(mma_m16n8k4_tf32, RUN_TF32(4))
 
 /* ---- 8-bit types: aux 1 k32 (else k16), 2 integers, 4 saturate, types of A and B ---- */
 
