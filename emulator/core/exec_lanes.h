@@ -23,7 +23,7 @@
 #define REG(type, k) ((type *)(void *)(w->registers + in->r[k]))
 
 #if defined(__clang__)
-#define INDEPENDENT _Pragma("clang loop vectorize(enable) interleave(enable)")
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif

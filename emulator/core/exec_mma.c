@@ -59,26 +59,6 @@ static inline void read_pairs(mma_operands *o, const emu_warp *w, const emu_inst
     }
 }
 
-/* tf32: register j of A is rows g + 8 (j % 2), column t + 4 (j / 2); the 13 low bits do not count. */
-static inline void read_tf32(mma_operands *o, const emu_warp *w, const emu_instr *in, int a_at,
-                             int a_count)
-{
-    for (int j = 0; j < a_count; j++) {
-        const u32 *from = REG(const u32, a_at + j);
-        for (int lane = 0; lane < IR_LANES; lane++) {
-            o->a[j & 1][4 * (j >> 1) + (lane & 3)][lane >> 2] =
-                f32_of_bits(from[lane] & 0xffffe000u);
-        }
-    }
-    for (int j = 0; j < a_count / 2; j++) {
-        const u32 *from = REG(const u32, a_at + a_count + j);
-        for (int lane = 0; lane < IR_LANES; lane++) {
-            int n = lane >> 2;
-            o->b[4 * j + (lane & 3)][n & 1][n >> 1] = f32_of_bits(from[lane] & 0xffffe000u);
-        }
-    }
-}
-
 /* ---- the chain ---- */
 
 typedef f32 mma_accumulators[4][IR_LANES];
@@ -138,17 +118,6 @@ static inline void mma_pairs(emu_warp *w, const emu_instr *in, int depth, f32 (*
     write_accumulators(c, w, in, halves);
 }
 
-static inline void mma_tf32(emu_warp *w, const emu_instr *in, int depth)
-{
-    mma_operands o;
-    mma_accumulators c;
-    int a_count = depth / 2;
-    read_tf32(&o, w, in, 4, a_count);
-    read_accumulators(c, w, in, 4 + a_count + a_count / 2, false);
-    multiply(c, &o, depth);
-    write_accumulators(c, w, in, false);
-}
-
 #if defined(MMA_HAVE_WIDE)
 #define RUN_BF16(depth) mma_wide_run(w, in, (depth) / 8, MMA_BF16)
 #define RUN_F16(depth)                                                                                 \
@@ -161,6 +130,38 @@ static inline void mma_tf32(emu_warp *w, const emu_instr *in, int depth)
     } while (0)
 #define RUN_TF32(depth) mma_wide_run(w, in, (depth) / 4, MMA_TF32)
 #else
+
+/* tf32: register j of A is rows g + 8 (j % 2), column t + 4 (j / 2); the 13 low bits do not count. */
+static inline void read_tf32(mma_operands *o, const emu_warp *w, const emu_instr *in, int a_at,
+                             int a_count)
+{
+    for (int j = 0; j < a_count; j++) {
+        const u32 *from = REG(const u32, a_at + j);
+        for (int lane = 0; lane < IR_LANES; lane++) {
+            o->a[j & 1][4 * (j >> 1) + (lane & 3)][lane >> 2] =
+                f32_of_bits(from[lane] & 0xffffe000u);
+        }
+    }
+    for (int j = 0; j < a_count / 2; j++) {
+        const u32 *from = REG(const u32, a_at + a_count + j);
+        for (int lane = 0; lane < IR_LANES; lane++) {
+            int n = lane >> 2;
+            o->b[4 * j + (lane & 3)][n & 1][n >> 1] = f32_of_bits(from[lane] & 0xffffe000u);
+        }
+    }
+}
+
+static inline void mma_tf32(emu_warp *w, const emu_instr *in, int depth)
+{
+    mma_operands o;
+    mma_accumulators c;
+    int a_count = depth / 2;
+    read_tf32(&o, w, in, 4, a_count);
+    read_accumulators(c, w, in, 4 + a_count + a_count / 2, false);
+    multiply(c, &o, depth);
+    write_accumulators(c, w, in, false);
+}
+
 #define RUN_BF16(depth) mma_pairs(w, in, depth, bf16_to_f32)
 #define RUN_F16(depth)  mma_pairs(w, in, depth, f16_to_f32)
 #define RUN_TF32(depth) mma_tf32(w, in, depth)
