@@ -1,6 +1,6 @@
 /*
- * bench_emulator.c: matrix products of fixed PTX (tools/bench/) on the emulator. It uses the CUDA Driver API as
- * any program would, so that it measures the emulator alone.
+ * bench_emulator.c: matrix products of fixed PTX (tools/bench/) on the emulator. It uses the CUDA
+ * Driver API as any program would, so that it measures the emulator alone.
  */
 #include <cuda.h>
 #include <dlfcn.h>
@@ -47,6 +47,6 @@ typedef struct driver {
 typedef struct product {
     const char *name, *ptx, *entry;
     unsigned n, tile_m, tile_n, threads, shared_bytes;
-    size_t element_bytes;  /* of A and B; C is as wide or narrower */
-    unsigned one;          /* two bf16 or one fp32 of value 1 */
+    size_t element_bytes; /* of A and B; C is as wide or narrower */
+    unsigned one;         /* two bf16 or one fp32 of value 1 */
 } product;

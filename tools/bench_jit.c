@@ -17,7 +17,7 @@ static double spec_to_cubins(const char *spec, const char *arch, const char *fol
     char *target = tool_temporary_folder();
     char *bundle = NULL;
     double start = tool_milliseconds();
-    int code = target ? tool_generate(&bundle, spec, arch, target, 1) : EXIT_DEVICE;
+    int code = target ? tool_generate(&bundle, spec, arch, target) : EXIT_DEVICE;
     double elapsed = tool_milliseconds() - start;
     free(bundle);
     tool_remove_folder(target);
@@ -33,7 +33,7 @@ static double load(const char *bundle_path, const char *arch, const char *cache_
     int code = tool_open_device(&context, "emulator", arch);
     double start = tool_milliseconds();
     if (code == 0)
-        code = tool_open_bundle(&bundle, bundle_path, arch);
+        code = tool_open_bundle(&bundle, bundle_path);
     if (code == 0) {
         mmlp_status status = mmlp_mlp_load(&mlp, context, bundle, NULL);
         if (status != MMLP_OK)
@@ -97,7 +97,7 @@ int bench_jit(const char *spec, const char *arch)
     if (!folder)
         return EXIT_DEVICE;
     char *bundle = NULL;
-    int code = tool_generate(&bundle, spec, arch, folder, 0);
+    int code = tool_generate(&bundle, spec, NULL, folder);
     if (code == 0) {
         printf("%-44s %10s %10s %10s\n", "fresh process", "median ms", "least", "most");
         code = row("spec to cubins", spec_to_cubins, spec, arch, folder, 0);

@@ -139,7 +139,7 @@ typedef struct run {
 
 static int open_all(run *r, const options *o)
 {
-    int code = tool_open_bundle(&r->bundle, o->spec, o->arch);
+    int code = tool_open_bundle(&r->bundle, o->spec);
     if (code != 0)
         return code;
     char *error;

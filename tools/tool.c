@@ -191,8 +191,7 @@ void tool_remove_folder(char *folder)
     free(folder);
 }
 
-int tool_generate(char **bundle, const char *spec, const char *arch, const char *folder,
-                  int ahead_of_time)
+int tool_generate(char **bundle, const char *spec, const char *arch, const char *folder)
 {
     *bundle = NULL;
     const char *slash = strrchr(spec, '/');
@@ -204,14 +203,12 @@ int tool_generate(char **bundle, const char *spec, const char *arch, const char 
         *bundle = NULL;
         return tool_fail(EXIT_DEVICE, "out of memory");
     }
-    char *arguments[9] = {generator, "bundle", (char *)spec, "-o", *bundle};
-    int count = 5;
+    char *arguments[] = {generator, "bundle", (char *)spec, "-o", *bundle, NULL, NULL, NULL, NULL};
     if (arch) {
-        arguments[count++] = "--arch";
-        arguments[count++] = (char *)arch;
+        arguments[5] = "--cubin";
+        arguments[6] = "--arch";
+        arguments[7] = (char *)arch;
     }
-    if (ahead_of_time)
-        arguments[count++] = "--cubin";
     int code = run_program(arguments);
     if (code == 127)
         code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it makes the bundle of a .lua spec",
@@ -224,14 +221,14 @@ int tool_generate(char **bundle, const char *spec, const char *arch, const char 
     return code;
 }
 
-int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *arch)
+int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle)
 {
     *out = NULL;
     char *folder = NULL, *generated = NULL;
     int code = 0;
     if (ends_with(spec_or_bundle, ".lua")) {
         folder = tool_temporary_folder();
-        code = folder ? tool_generate(&generated, spec_or_bundle, arch, folder, 0) : EXIT_DEVICE;
+        code = folder ? tool_generate(&generated, spec_or_bundle, NULL, folder) : EXIT_DEVICE;
     }
     if (code == 0) {
         mmlp_status status = mmlp_bundle_open(out, generated ? generated : spec_or_bundle);

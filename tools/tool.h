@@ -36,7 +36,7 @@ int tool_open_device(mmlp_context **out, const char *device, const char *arch);
  * Opens NAME.mlp, or makes a bundle from SPEC.lua with the megamlp-gen beside this program. The
  * temporary bundle is gone when this returns. Returns 0, or the exit code after printing why.
  */
-int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *arch);
+int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle);
 
 /* A new folder in $TMPDIR (malloc), or NULL after printing why; tool_remove_folder removes it with
  * all it holds and frees the string (NULL allowed). */
@@ -44,8 +44,8 @@ char *tool_temporary_folder(void);
 void tool_remove_folder(char *folder);
 
 /* Runs the megamlp-gen beside this program: SPEC.lua -> folder/SPEC.mlp, whose path (malloc) is
- * *bundle; with ahead_of_time its cubins too. Returns 0, or the exit code after printing why. */
-int tool_generate(char **bundle, const char *spec, const char *arch, const char *folder,
-                  int ahead_of_time);
+ * *bundle; with `arch` its cubins for that architecture too. Returns 0, or the exit code after
+ * printing why. */
+int tool_generate(char **bundle, const char *spec, const char *arch, const char *folder);
 
 #endif
