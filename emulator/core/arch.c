@@ -7,7 +7,7 @@
 #include "emu.h"
 
 static const emu_arch arch_rows[] = {
-#define ARCH(id, name, major, minor, sms, block, optin, sm, regs, threads, blocks, l2, khz, bytes)     \
+#define ARCH(id, name, major, minor, sms, block, optin, sm, regs, threads, blocks, l2, khz, bytes) \
     {id, name, major, minor, sms, block, optin, sm, regs, threads, blocks, l2, khz, bytes},
 #include "arch.def"
 #undef ARCH

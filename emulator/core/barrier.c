@@ -19,8 +19,8 @@ static bool uniform(emu_warp *w, const emu_instr *in, uint32_t mask, int k, cons
     *out = lanes[__builtin_ctz(mask)];
     for (uint32_t left = mask; left; left &= left - 1) {
         if (lanes[__builtin_ctz(left)] != *out) {
-            fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "a barrier whose %s differs among lanes",
-                        what);
+            fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask,
+                        "a barrier whose %s differs among lanes", what);
             return false;
         }
     }
@@ -102,8 +102,8 @@ static bool is_legal(emu_warp *w, const emu_instr *in, uint32_t mask, uint32_t i
         wrong = "the warp arrives again before the barrier is complete";
     }
     if (wrong) {
-        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "misuse of barrier %u (count %u): %s", id,
-                    count, wrong);
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "misuse of barrier %u (count %u): %s",
+                    id, count, wrong);
     }
     return !wrong;
 }

@@ -40,8 +40,8 @@ static uint64_t special_value(const emu_warp *w, ir_special special, unsigned la
     const exec_grid *g = b->grid;
     unsigned thread = (unsigned)w->index * 32 + lane;
     switch (special) {
-#define SPECIAL(id, spelling, component, bytes, value)                                                 \
-    case IR_SPECIAL_##id:                                                                              \
+#define SPECIAL(id, spelling, component, bytes, value)                                             \
+    case IR_SPECIAL_##id:                                                                          \
         return (uint64_t)(value);
 #include "specials.def"
 #undef SPECIAL
@@ -64,7 +64,8 @@ static void fill_registers(emu_warp *w)
 {
     const ir_kernel *kernel = w->block->grid->kernel;
     memcpy(w->registers, kernel->constants, kernel->constant_bytes);
-    memset(w->registers + kernel->constant_bytes, 0, kernel->register_bytes - kernel->constant_bytes);
+    memset(w->registers + kernel->constant_bytes, 0,
+           kernel->register_bytes - kernel->constant_bytes);
     for (int i = 0; i < kernel->special_count; i++) {
         const ir_special_use *use = &kernel->specials[i];
         size_t bytes = special_bytes(use->special);
@@ -108,17 +109,17 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t linear)
     block->random = mix(grid->seed ^ mix(linear));
     block->warp_count = (int)((grid->threads_per_block + 31) / 32);
     block->shared_bytes = grid->shared_bytes;
-    block->registers_memory =
-        reserve(block->registers_memory, &block->registers_capacity,
-                (size_t)block->warp_count * kernel->register_bytes, 64);
+    block->registers_memory = reserve(block->registers_memory, &block->registers_capacity,
+                                      (size_t)block->warp_count * kernel->register_bytes, 64);
     block->local_memory = reserve(block->local_memory, &block->local_capacity,
                                   (size_t)block->warp_count * IR_LANES * kernel->local_bytes, 64);
     size_t marks = grid->shared_bytes / 64 + 2;
     if (grid->shared_bytes + 64 > block->shared_capacity || !block->shared) {
-        block->shared = reserve(block->shared, &block->shared_capacity, grid->shared_bytes + 64, 1024);
+        block->shared =
+            reserve(block->shared, &block->shared_capacity, grid->shared_bytes + 64, 1024);
         free(block->shared_known);
-        block->shared_known = pool_require(
-            calloc(block->shared_capacity / 64 + 2, sizeof *block->shared_known));
+        block->shared_known =
+            pool_require(calloc(block->shared_capacity / 64 + 2, sizeof *block->shared_known));
     }
     memset(block->shared_known, 0, marks * sizeof *block->shared_known);
     memset(block->barriers, 0, sizeof block->barriers);

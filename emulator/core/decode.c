@@ -9,6 +9,8 @@
 
 #include "exec.h"
 
+enum { MOST_SHARED = 1 << 20, MOST_PARAMS = 32764 };
+
 /* ---- words ---- */
 
 typedef struct word_row {
@@ -294,7 +296,8 @@ static ptx_type unsigned_type(int bytes)
     return bytes == 1 ? TYPE_U8 : bytes == 2 ? TYPE_U16 : bytes == 4 ? TYPE_U32 : TYPE_U64;
 }
 
-static uint32_t convert(decoder *d, uint32_t from, ptx_type from_type, uint32_t to, ptx_type to_type)
+static uint32_t convert(decoder *d, uint32_t from, ptx_type from_type, uint32_t to,
+                        ptx_type to_type)
 {
     uint32_t aux;
     decode_instr *in = decode_emit(d, decode_convert_op(to_type, from_type, 0, &aux));
@@ -346,6 +349,9 @@ uint32_t decode_use(decoder *d, const ptx_operand *operand, int bytes)
             address |= IR_PARAM_WINDOW;
         } else if (space == SPACE_LOCAL && operand->variable && operand->variable->is_param) {
             address |= IR_LOCAL_WINDOW;
+        }
+        if (bytes < 4 || (bytes == 4 && address >> 32)) {
+            decode_fail(d, "an address of 64 bits in an operand of %d", 8 * bytes);
         }
         return decode_const(d, address, bytes);
     }
@@ -431,7 +437,8 @@ void decode_operand_count(decoder *d, int least, int most)
 decode_instr *decode_emit(decoder *d, ir_op op)
 {
     if (d->count >= 4u << 20) {
-        decode_fail(d, "the kernel has more than 4 million instructions once its calls are inlined");
+        decode_fail(d,
+                    "the kernel has more than 4 million instructions once its calls are inlined");
     }
     POOL_GROW(d->code, d->count, d->capacity);
     decode_instr *in = &d->code[d->count++];
@@ -502,8 +509,8 @@ static void resolve_branches(decoder *d, uint32_t first_jump)
     }
     for (uint32_t i = first_jump; i < d->jump_count; i++) {
         if (d->jumps[i].name) {
-            d->jumps[i].at = find_label(d, d->jumps[i].name, d->jumps[i].scope,
-                                        d->instance->function->line);
+            d->jumps[i].at =
+                find_label(d, d->jumps[i].name, d->jumps[i].scope, d->instance->function->line);
             d->jumps[i].name = NULL;
         }
     }
@@ -593,6 +600,9 @@ static void place_shared(shared_layout *layout, ptx_variable *v)
     layout->top = round_up(layout->top, v->align);
     v->address = layout->top;
     layout->top += v->bytes;
+    if (v->bytes > MOST_SHARED || layout->top > MOST_SHARED) {
+        decode_fail(layout->d, "the kernel has more than 1 MiB of static shared variables");
+    }
 }
 
 static void place_function_shared(shared_layout *layout, ptx_function *f);
@@ -680,6 +690,10 @@ static void decode_entry(decoder *d, ptx_function *entry)
     add_constant(d, (decode_constant){.bits = {1, 0}, .special = -1});
     add_constant(d, (decode_constant){.bits = {0, 0}, .special = -1});
     d->kernel->param_bytes = place_params(entry);
+    if (d->kernel->param_bytes > MOST_PARAMS) {
+        decode_fail(d, "%zu bytes of parameters, at most %d are possible", d->kernel->param_bytes,
+                    MOST_PARAMS);
+    }
     layout_shared(d, entry);
     decode_place_locals(d, entry);
     decode_statements(d);

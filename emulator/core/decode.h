@@ -1,6 +1,7 @@
 /*
- * decode.h: the state of decoding one kernel and what the decode_*.c files share. Between decode and
- * flow.c an operand is a virtual register number, or a constant number with DECODE_CONSTANT set.
+ * decode.h: the state of decoding one kernel and what the decode_*.c files share. Between decode
+ * and flow.c an operand is a virtual register number, or a constant number with DECODE_CONSTANT
+ * set.
  */
 #ifndef EMU_DECODE_H
 #define EMU_DECODE_H
@@ -64,7 +65,7 @@ typedef struct decode_words {
     int type_count;
     ptx_space space;
     bool has_space;
-    int vector; /* 1 when not written */
+    int vector;                       /* 1 when not written */
     int compare, action, mode, shape; /* exec.h: COMPARE_*, ACTION_*, MODE_*, SHAPE_*; -1 none */
     int matrices;
     const char *layouts[2];
@@ -74,13 +75,13 @@ typedef struct decode_words {
 
 typedef struct decode_constant {
     uint64_t bits[2];
-    int special; /* ir_special, -1 none */
+    int special;   /* ir_special, -1 none */
     uint8_t bytes; /* 0: predicate */
     uint32_t offset;
 } decode_constant;
 
 typedef struct decode_register {
-    uint8_t bytes; /* 0: predicate */
+    uint8_t bytes;     /* 0: predicate */
     bool is_temporary; /* written and read within one PTX statement */
     uint32_t offset;
 } decode_register;
@@ -90,7 +91,7 @@ typedef struct decode_instr {
     ir_op op;
     uint8_t defs, uses;
     bool has_guard, ends_block, falls_through; /* control flow */
-    bool returns; /* a branch to the end of the inlined function */
+    bool returns;                              /* a branch to the end of the inlined function */
     ptx_name *label; /* branch target, resolved in the instance's labels */
     int scope;
     uint32_t jump_count;
@@ -134,15 +135,17 @@ typedef struct decoder {
     struct {
         uint32_t from, to;
         bool is_signed;
-    } widen[8];
+    } widen[IR_OPERANDS];
     int widen_count;
+    int inlined;      /* calls so far */
     size_t local_top; /* bytes of local memory in use by the instances on the stack */
     emu_handler *const *handlers;
     jmp_buf on_error;
 } decoder;
 
 /* ---- decode.c ---- */
-_Noreturn void decode_fail(decoder *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
+_Noreturn void decode_fail(decoder *d, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 _Noreturn void decode_unknown(decoder *d); /* this combination of words is not implemented */
 void decode_statements(decoder *d);        /* the body of d->instance */
 void decode_place_locals(decoder *d, ptx_function *f); /* decode_control.c: its .local, .param */
@@ -177,10 +180,11 @@ bool decode_is_alu(const char *opcode); /* decode_alu.c: has rows in ops_*.def *
 ir_op decode_convert_op(ptx_type to, ptx_type from, uint64_t flags, uint32_t *aux);
 uint32_t decode_flags_aux(uint64_t flags);
 bool decode_inlined(const decoder *d); /* inside a .func, not the kernel itself */
-decode_function decode_alu, decode_cvt, decode_mov, decode_setp, decode_set, decode_selp, decode_carry, decode_cvta,
-    decode_isspacep, decode_predicate_logic, decode_logic, decode_testp, decode_fns, decode_prmt;
+decode_function decode_alu, decode_cvt, decode_mov, decode_setp, decode_set, decode_selp,
+    decode_carry, decode_cvta, decode_isspacep, decode_predicate_logic, decode_logic, decode_testp,
+    decode_fns, decode_prmt;
 decode_function decode_ld, decode_st, decode_atom, decode_red, decode_cp_async, decode_ldmatrix,
-    decode_stmatrix, decode_movmatrix, decode_nop;
+    decode_stmatrix, decode_movmatrix, decode_nop, decode_createpolicy;
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,

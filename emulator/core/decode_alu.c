@@ -1,6 +1,6 @@
 /*
- * decode_alu.c: arithmetic whose meaning is one row of ops_*.def, and cvt. The row is found by opcode,
- * flags and types; the operands' sizes come with it.
+ * decode_alu.c: arithmetic whose meaning is one row of ops_*.def, and cvt. The row is found by
+ * opcode, flags and types; the operands' sizes come with it.
  */
 #include <string.h>
 
@@ -15,31 +15,32 @@ typedef struct alu_row {
     uint8_t bytes[5]; /* destination, sources */
 } alu_row;
 
-#define OP1(name, opcode, req, opt, t, t2, D, A, ...)                                                  \
+#define OP1(name, opcode, req, opt, t, t2, D, A, ...)                                              \
     {opcode, req, opt, t, t2, IR_##name, 1, {sizeof(D), sizeof(A)}},
-#define OP2(name, opcode, req, opt, t, t2, D, A, B, ...)                                               \
+#define OP2(name, opcode, req, opt, t, t2, D, A, B, ...)                                           \
     {opcode, req, opt, t, t2, IR_##name, 2, {sizeof(D), sizeof(A), sizeof(B)}},
-#define OP3(name, opcode, req, opt, t, t2, D, A, B, C, ...)                                            \
+#define OP3(name, opcode, req, opt, t, t2, D, A, B, C, ...)                                        \
     {opcode, req, opt, t, t2, IR_##name, 3, {sizeof(D), sizeof(A), sizeof(B), sizeof(C)}},
-#define OP4(name, opcode, req, opt, t, t2, D, A, B, C, E, ...)                                         \
-    {opcode, req, opt, t, t2, IR_##name, 4, {sizeof(D), sizeof(A), sizeof(B), sizeof(C), sizeof(E)}},
+#define OP4(name, opcode, req, opt, t, t2, D, A, B, C, E, ...)                                     \
+    {opcode, req,       opt, t,                                                                    \
+     t2,     IR_##name, 4,   {sizeof(D), sizeof(A), sizeof(B), sizeof(C), sizeof(E)}},
 #define ROUND1(name, opcode, opt, t, T, ...) OP1(name, opcode, 0, opt, t, 0, T, T, 0)
 #define ROUND2(name, opcode, opt, t, T, ...) OP2(name, opcode, 0, opt, t, 0, T, T, T, 0)
 #define ROUND3(name, opcode, opt, t, T, ...) OP3(name, opcode, 0, opt, t, 0, T, T, T, T, 0)
-#define HALF1(name, opcode, opt, f)                                                                    \
-    OP1(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, 0)                                            \
-    OP1(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, 0)                                          \
-    OP1(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, 0)                                        \
+#define HALF1(name, opcode, opt, f)                                                                \
+    OP1(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, 0)                                        \
+    OP1(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, 0)                                      \
+    OP1(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, 0)                                    \
     OP1(name##_bf16x2, opcode, 0, opt, M(BF16X2), 0, u32, u32, 0)
-#define HALF2(name, opcode, opt, f)                                                                    \
-    OP2(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, u16, 0)                                       \
-    OP2(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, u16, 0)                                     \
-    OP2(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, u32, 0)                                   \
+#define HALF2(name, opcode, opt, f)                                                                \
+    OP2(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, u16, 0)                                   \
+    OP2(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, u16, 0)                                 \
+    OP2(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, u32, 0)                               \
     OP2(name##_bf16x2, opcode, 0, opt, M(BF16X2), 0, u32, u32, u32, 0)
-#define HALF3(name, opcode, opt, f)                                                                    \
-    OP3(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, u16, u16, 0)                                  \
-    OP3(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, u16, u16, 0)                                \
-    OP3(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, u32, u32, 0)                              \
+#define HALF3(name, opcode, opt, f)                                                                \
+    OP3(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, u16, u16, 0)                              \
+    OP3(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, u16, u16, 0)                            \
+    OP3(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, u32, u32, 0)                          \
     OP3(name##_bf16x2, opcode, 0, opt, M(BF16X2), 0, u32, u32, u32, u32, 0)
 
 static const alu_row rows[] = {
@@ -190,7 +191,8 @@ static void check_convertible(decoder *d, ptx_type to, ptx_type from, uint64_t f
         (to == TYPE_TF32 && from != TYPE_F32)) {
         decode_unknown(d);
     }
-    if ((from_float && !to_float && !(flags & to_integer)) || ((flags & to_integer) && !from_float) ||
+    if ((from_float && !to_float && !(flags & to_integer)) ||
+        ((flags & to_integer) && !from_float) ||
         (!from_float && to_float && !(flags & (F(RN) | F(RZ) | F(RM) | F(RP))))) {
         decode_fail(d, "'cvt' from %s to %s lacks its rounding modifier, or has a wrong one",
                     ptx_type_text(from), ptx_type_text(to));
@@ -204,8 +206,8 @@ static void convert_numbers(decoder *d, ptx_type to, ptx_type from)
     uint32_t aux;
     ir_op op = decode_convert_op(to, from, d->words.flags, &aux);
     uint32_t source = decode_use(d, &d->statement->operands[1], ptx_type_bits(from) / 8);
-    uint32_t result = decode_def(d, &d->statement->operands[0], ptx_type_bits(to) / 8,
-                                 ptx_type_class(to) == 's');
+    uint32_t result =
+        decode_def(d, &d->statement->operands[0], ptx_type_bits(to) / 8, ptx_type_class(to) == 's');
     decode_instr *in = decode_emit(d, op);
     in->in.aux = aux;
     decode_add_def(in, result);
@@ -221,8 +223,7 @@ static void convert_pairs(decoder *d, ptx_type to, ptx_type from)
     uint64_t allowed = F(RN) | F(RELU) | F(SATFINITE) | (from_f32 && !is_byte_pair(to) ? F(RZ) : 0);
     if ((!from_f32 && !between) || (flags & ~allowed) || !one_rounding(flags) ||
         !(flags & (F(RN) | F(RZ))) || (is_byte_pair(to) && !(flags & F(SATFINITE))) ||
-        (is_byte_pair(from) && to == TYPE_BF16X2) ||
-        (is_byte_pair(to) && from == TYPE_BF16X2)) {
+        (is_byte_pair(from) && to == TYPE_BF16X2) || (is_byte_pair(to) && from == TYPE_BF16X2)) {
         decode_unknown(d);
     }
     int sources = from_f32 ? 2 : 1;
@@ -231,8 +232,9 @@ static void convert_pairs(decoder *d, ptx_type to, ptx_type from)
     uint32_t b = from_f32 ? decode_use(d, &d->statement->operands[2], 4) : a;
     uint32_t result = decode_def(d, &d->statement->operands[0], ptx_type_bits(to) / 8, false);
     const alu_row *row = find_row("cvt", flags, to, from);
-    decode_instr *in =
-        decode_emit(d, row ? row->op : from_f32 ? IR_convert_pair : IR_convert_from_pair);
+    decode_instr *in = decode_emit(d, row        ? row->op
+                                      : from_f32 ? IR_convert_pair
+                                                 : IR_convert_from_pair);
     in->in.aux = decode_flags_aux(flags) | (uint32_t)to << AUX_TYPE_SHIFT |
                  (uint32_t)from << (AUX_TYPE_SHIFT + 8);
     decode_add_def(in, result);

@@ -40,9 +40,9 @@ void decode_bar(decoder *d)
     bool counted = s->operand_count == first + 2 + extra;
     uint32_t id = decode_use(d, &o[first], 4);
     uint32_t count = counted ? decode_use(d, &o[first + 1], 4) : decode_const(d, 0, 4);
-    uint32_t value =
-        is_red ? decode_use_predicate(d, &o[s->operand_count - 1]) : DECODE_ALL;
-    uint32_t result = is_red ? decode_def(d, &o[0], popc ? 4 : 0, false) : decode_register_new(d, 4);
+    uint32_t value = is_red ? decode_use_predicate(d, &o[s->operand_count - 1]) : DECODE_ALL;
+    uint32_t result =
+        is_red ? decode_def(d, &o[0], popc ? 4 : 0, false) : decode_register_new(d, 4);
     bool aligned = s->opcode[3] == 0 || (w->flags & F(ALIGNED));
     decode_instr *in = decode_emit(d, IR_bar);
     in->in.aux = (uint32_t)w->mode | (aligned ? BAR_ALIGNED : 0) | (counted ? BAR_COUNTED : 0) |
@@ -73,8 +73,8 @@ void decode_shfl(decoder *d)
     uint32_t a = decode_use(d, &o[1], 4), b = decode_use(d, &o[2], 4), c = decode_use(d, &o[3], 4);
     uint32_t members = decode_use(d, &o[4], 4);
     uint32_t result = decode_def(d, &o[0], 4, false);
-    uint32_t in_range = o[0].pair >= 0 ? decode_def_register(d, o[0].pair, 0, false)
-                                       : decode_register_new(d, 0);
+    uint32_t in_range =
+        o[0].pair >= 0 ? decode_def_register(d, o[0].pair, 0, false) : decode_register_new(d, 0);
     decode_instr *in = decode_emit(d, IR_shfl);
     in->in.aux = (uint32_t)d->words.mode;
     decode_add_def(in, result);
@@ -92,7 +92,8 @@ void decode_vote(decoder *d)
     require_sync(d);
     decode_operand_count(d, 3, 3);
     bool ballot = mode == MODE_BALLOT;
-    if (mode < MODE_ALL || mode > MODE_BALLOT || d->words.types[0] != (ballot ? TYPE_B32 : TYPE_PRED)) {
+    if (mode < MODE_ALL || mode > MODE_BALLOT ||
+        d->words.types[0] != (ballot ? TYPE_B32 : TYPE_PRED)) {
         decode_unknown(d);
     }
     uint32_t value = decode_use_predicate(d, &o[1]), members = decode_use(d, &o[2], 4);
@@ -117,8 +118,8 @@ void decode_match(decoder *d)
     }
     uint32_t value = decode_use(d, &o[1], bytes), members = decode_use(d, &o[2], 4);
     uint32_t result = decode_def(d, &o[0], 4, false);
-    uint32_t same = o[0].pair >= 0 ? decode_def_register(d, o[0].pair, 0, false)
-                                   : decode_register_new(d, 0);
+    uint32_t same =
+        o[0].pair >= 0 ? decode_def_register(d, o[0].pair, 0, false) : decode_register_new(d, 0);
     decode_instr *in = decode_emit(d, IR_match);
     in->in.aux = (all ? 1u : 0) | (uint32_t)bytes << 8;
     decode_add_def(in, result);
@@ -167,8 +168,8 @@ void decode_elect(decoder *d)
     decode_operand_count(d, 2, 2);
     uint32_t members = decode_use(d, &o[1], 4);
     uint32_t leader = decode_def(d, &o[0], 4, false);
-    uint32_t elected = o[0].pair >= 0 ? decode_def_register(d, o[0].pair, 0, false)
-                                      : decode_register_new(d, 0);
+    uint32_t elected =
+        o[0].pair >= 0 ? decode_def_register(d, o[0].pair, 0, false) : decode_register_new(d, 0);
     decode_instr *in = decode_emit(d, IR_elect);
     decode_add_def(in, leader);
     decode_add_def(in, elected);
@@ -212,8 +213,9 @@ static bool find_byte_row(const decode_words *w, mma_row *row)
         ((w->flags & F(SATFINITE)) && !integer)) {
         return false;
     }
-    *row = (mma_row){w->shape, w->types[0], w->types[1], w->types[2], 4, deep ? 4 : 2, deep ? 2 : 1,
-                     IR_mma_byte, 0};
+    *row = (mma_row){w->shape,     w->types[0], w->types[1],
+                     w->types[2],  4,           deep ? 4 : 2,
+                     deep ? 2 : 1, IR_mma_byte, 0};
     row->aux = (deep ? 1u : 0) | (integer ? 2u : 0) | (w->flags & F(SATFINITE) ? 4u : 0) |
                (uint32_t)w->types[1] << 8 | (uint32_t)w->types[2] << 16;
     return true;

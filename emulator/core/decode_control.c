@@ -6,6 +6,8 @@
 
 #include "exec.h"
 
+enum { MOST_LOCAL = 512 * 1024 };
+
 static void branch_to(decoder *d, const ptx_operand *target)
 {
     if (target->kind != OPERAND_NAME) {
@@ -102,11 +104,14 @@ void decode_ret(decoder *d)
 static size_t take_local(decoder *d, size_t align, size_t bytes)
 {
     size_t at = (d->local_top + align - 1) / align * align;
+    if (bytes > MOST_LOCAL) {
+        decode_fail(d, "a local variable of %zu bytes", bytes);
+    }
     d->local_top = at + bytes;
     if (d->local_top > d->kernel->local_bytes) {
         d->kernel->local_bytes = d->local_top;
     }
-    if (d->local_top > 512 * 1024) {
+    if (d->local_top > MOST_LOCAL) {
         decode_fail(d, "the kernel needs more than 512 KiB of local memory per thread");
     }
     return at;
@@ -132,7 +137,8 @@ static ptx_variable *param_variable(decoder *d, const ptx_operand *operand)
 }
 
 /* The formal parameters become other names of the caller's variables. */
-static void bind_params(decoder *d, ptx_variable *formal, const ptx_operand *actual, const char *what)
+static void bind_params(decoder *d, ptx_variable *formal, const ptx_operand *actual,
+                        const char *what)
 {
     int given = actual ? actual->item_count : 0;
     for (int i = 0; formal; formal = formal->next, i++) {
@@ -188,6 +194,9 @@ static void inline_function(decoder *d, ptx_function *f, const ptx_operand *resu
 {
     if (f->active) {
         decode_fail(d, "recursive call of '%.200s': calls are inlined", f->name->chars);
+    }
+    if (++d->inlined > 1 << 20) {
+        decode_fail(d, "the kernel makes more than a million calls, all of them inlined");
     }
     decode_instance instance = {.function = f, .carry = DECODE_NONE, .caller = d->instance};
     const ptx_statement *statement = d->statement;

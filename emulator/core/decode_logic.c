@@ -189,7 +189,10 @@ void decode_set(decoder *d)
     int bytes = ptx_type_bits(to) / 8;
     uint32_t p = decode_register_new(d, 0), q = decode_register_new(d, 0);
     emit_compare(d, type, p, q);
-    uint64_t one = to == TYPE_F32 ? 0x3f800000u : to == TYPE_F16 ? 0x3c00u : to == TYPE_BF16 ? 0x3f80u : ~UINT64_C(0);
+    uint64_t one = to == TYPE_F32    ? 0x3f800000u
+                   : to == TYPE_F16  ? 0x3c00u
+                   : to == TYPE_BF16 ? 0x3f80u
+                                     : ~UINT64_C(0);
     bool is_pair = type == TYPE_F16X2 || type == TYPE_BF16X2;
     if (is_pair || !((M(U32) | M(S32) | M(F32) | M(U16) | M(S16) | M(F16) | M(BF16)) >> to & 1)) {
         decode_unknown(d);
@@ -213,8 +216,9 @@ void decode_selp(decoder *d)
     uint32_t a = decode_use(d, &o[1], bytes), b = decode_use(d, &o[2], bytes);
     uint32_t c = decode_use_predicate(d, &o[3]);
     uint32_t result = decode_def(d, &o[0], bytes, ptx_type_class(d->words.types[0]) == 's');
-    decode_instr *in =
-        decode_emit(d, bytes == 2 ? IR_selp_b16 : bytes == 4 ? IR_selp_b32 : IR_selp_b64);
+    decode_instr *in = decode_emit(d, bytes == 2   ? IR_selp_b16
+                                      : bytes == 4 ? IR_selp_b32
+                                                   : IR_selp_b64);
     decode_add_def(in, result);
     decode_add_use(in, a);
     decode_add_use(in, b);
@@ -226,7 +230,7 @@ void decode_predicate_logic(decoder *d)
     const ptx_operand *o = d->statement->operands;
     const char *opcode = d->statement->opcode;
     bool is_not = strcmp(opcode, "not") == 0;
-    ir_op op = is_not                        ? IR_not_pred
+    ir_op op = is_not                       ? IR_not_pred
                : strcmp(opcode, "and") == 0 ? IR_and_pred
                : strcmp(opcode, "or") == 0  ? IR_or_pred
                                             : IR_xor_pred;

@@ -87,7 +87,8 @@ static const ptx_operand *access_elements(decoder *d, const ptx_operand *operand
 {
     const decode_words *w = &d->words;
     *bytes = ptx_type_bits(w->types[0]) / 8;
-    if (w->type_count != 1 || *bytes == 0 || *bytes * w->vector > 32 || ptx_type_class(w->types[0]) == 'x') {
+    if (w->type_count != 1 || *bytes == 0 || *bytes * w->vector > 32 ||
+        ptx_type_class(w->types[0]) == 'x') {
         decode_unknown(d);
     }
     bool is_list = operand->kind == OPERAND_VECTOR;
@@ -189,7 +190,8 @@ static void decode_atomic(decoder *d, bool returns)
     int first = returns ? 1 : 0;
     ptx_type type = w->types[0];
     bool is_cas = w->action == ACTION_CAS;
-    bool is_vector_of_floats = w->action == ACTION_ADD || w->action == ACTION_MIN || w->action == ACTION_MAX;
+    bool is_vector_of_floats =
+        w->action == ACTION_ADD || w->action == ACTION_MIN || w->action == ACTION_MAX;
     if (w->type_count != 1 || !atomic_exists(w->action, type) || (is_cas && !returns) ||
         (w->vector > 1 && (!is_vector_of_floats || ptx_type_bits(type) * w->vector > 128 ||
                            (type == TYPE_F32 && w->action != ACTION_ADD) || type == TYPE_F64 ||
@@ -371,6 +373,16 @@ void decode_movmatrix(decoder *d)
     decode_instr *in = decode_emit(d, IR_movmatrix);
     decode_add_def(in, result);
     decode_add_use(in, value);
+}
+
+/* A cache policy has no effect: any value will do. */
+void decode_createpolicy(decoder *d)
+{
+    decode_operand_count(d, 1, 4);
+    uint32_t result = decode_def(d, &d->statement->operands[0], 8, false);
+    decode_instr *in = decode_emit(d, IR_mov_b64);
+    decode_add_def(in, result);
+    decode_add_use(in, decode_const(d, 0, 8));
 }
 
 /* Prefetches, fences and sleeps: memory is one and in order, time does not exist. */

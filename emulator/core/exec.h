@@ -83,12 +83,12 @@ enum {
 
 /* aux of memory instructions */
 enum {
-    AUX_VECTOR = 15,         /* elements; 0 counts as 1 */
-    AUX_WIDE = 1 << 4,       /* the address register has 64 bits */
-    AUX_ACTION_SHIFT = 8,    /* atomics: ACTION_* */
+    AUX_VECTOR = 15,      /* elements; 0 counts as 1 */
+    AUX_WIDE = 1 << 4,    /* the address register has 64 bits */
+    AUX_ACTION_SHIFT = 8, /* atomics: ACTION_* */
     AUX_ATOM_TYPE_SHIFT = 16,
     AUX_SPACE_SHIFT = 24,
-    AUX_RETURNS = 1 << 28,   /* atom, not red */
+    AUX_RETURNS = 1 << 28, /* atom, not red */
 };
 
 typedef enum split_state {
@@ -105,7 +105,8 @@ typedef struct warp_split {
     uint32_t waits_for;
 } warp_split;
 
-/* cp.async of one warp that nobody has waited for: the bytes are there, but count as uninitialised. */
+/* cp.async of one warp that nobody has waited for: the bytes are there, but count as uninitialised.
+ */
 typedef struct async_copy {
     uint32_t mask;
     uint32_t group;
@@ -122,8 +123,8 @@ struct emu_warp {
     uint32_t live;     /* lanes that have not exited */
     uint32_t existing; /* lanes that the block has */
     struct exec_block *block;
-    memory_span span;  /* the allocation hit last */
-    uint8_t *local;    /* local_bytes for each lane */
+    memory_span span; /* the allocation hit last */
+    uint8_t *local;   /* local_bytes for each lane */
     size_t local_bytes;
     int index;
     /* splits[running] is copied to pc/mask while it runs */
@@ -143,7 +144,7 @@ typedef struct block_barrier {
     uint32_t lanes[EXEC_MAX_WARPS];   /* lanes of each warp that have arrived */
     uint32_t waiting[EXEC_MAX_WARPS]; /* of these, the ones that wait */
     bool reduces;
-    int action;                       /* of a reduction: ACTION_* */
+    int action; /* of a reduction: ACTION_* */
     uint32_t value;
     uint32_t results[EXEC_MAX_WARPS]; /* register that gets the value */
 } block_barrier;
@@ -197,12 +198,15 @@ void warp_run(emu_warp *w, int32_t quantum); /* runs ready splits */
 void warp_stop(emu_warp *w);                 /* leaves warp_run after the running instruction */
 /* Lanes `taken` of the running split go to `target`, the others go on. */
 void warp_jump(emu_warp *w, uint32_t taken, uint32_t target);
-/* Lanes go to different places: the lanes of groups[i] to targets[i]. Together they are the split. */
+/* Lanes go to different places: the lanes of groups[i] to targets[i]. Together they are the split.
+ */
 void warp_scatter(emu_warp *w, const uint32_t *targets, const uint32_t *groups, int count);
 void warp_exit_lanes(emu_warp *w, uint32_t mask);
-/* The running split waits at the instruction it is at (which then runs again) or, `after`, behind it. */
+/* The running split waits at the instruction it is at (which then runs again) or, `after`, behind
+ * it. */
 void warp_block(emu_warp *w, split_state state, uint32_t waits_for, bool after);
-/* True when all lanes of `wanted` are here. Else the split waits for them, or a fault was raised. */
+/* True when all lanes of `wanted` are here. Else the split waits for them, or a fault was raised.
+ */
 bool warp_meet(emu_warp *w, const emu_instr *in, uint32_t mask, uint32_t wanted, const char *what);
 /* bar.warp.sync: waits until all lanes of `members` have called it. */
 void warp_sync(emu_warp *w, uint32_t mask, uint32_t members);

@@ -1,7 +1,7 @@
 /*
  * exec_access.h: the checks every memory access goes through, for all lanes of a warp at once:
- * alignment, bounds, and whether what is read was ever written. Single lanes are looked at only when
- * the quick answer is no.
+ * alignment, bounds, and whether what is read was ever written. Single lanes are looked at only
+ * when the quick answer is no.
  */
 #ifndef EMU_EXEC_ACCESS_H
 #define EMU_EXEC_ACCESS_H
@@ -52,7 +52,8 @@ static inline void read_addresses(lane_addresses *a, const emu_warp *w, const em
     summarise(a);
 }
 
-/* ---- marks of initialised bytes; `bytes` is a power of two and the address is aligned to it ---- */
+/* ---- marks of initialised bytes; `bytes` is a power of two and the address is aligned to it ----
+ */
 
 static inline u64 mark_bits(u64 offset, u32 bytes)
 {
@@ -143,14 +144,15 @@ void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses 
                          ptx_space space, u32 bad);
 bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes);
 
-static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                                u32 align, bool reads, u32 mask)
+static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_addresses *a,
+                                u32 bytes, u32 align, bool reads, u32 mask)
 {
     if (a->bits & (align - 1)) {
         ISA(fail_alignment)(w, in, a, align, SPACE_GLOBAL, mask);
         return false;
     }
-    if ((a->lowest < w->span.lo || a->highest + bytes > w->span.hi) && !ISA(find_span)(w, a, bytes)) {
+    if ((a->lowest < w->span.lo || a->highest + bytes > w->span.hi) &&
+        !ISA(find_span)(w, a, bytes)) {
         return ISA(check_lanes_apart)(w, in, a, bytes, reads, mask);
     }
     if (w->span.whole || !reads) {
@@ -164,8 +166,8 @@ static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_add
     return !bad;
 }
 
-static inline bool check_shared(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                                u32 align, bool reads, u32 mask)
+static inline bool check_shared(emu_warp *w, const emu_instr *in, const lane_addresses *a,
+                                u32 bytes, u32 align, bool reads, u32 mask)
 {
     exec_block *b = w->block;
     if (a->highest + bytes > b->shared_bytes || a->highest > UINT32_MAX) {
@@ -186,8 +188,8 @@ static inline bool check_shared(emu_warp *w, const emu_instr *in, const lane_add
     return !bad;
 }
 
-static inline bool check_window(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                                u32 align, ptx_space space, u64 limit, u32 mask)
+static inline bool check_window(emu_warp *w, const emu_instr *in, const lane_addresses *a,
+                                u32 bytes, u32 align, ptx_space space, u64 limit, u32 mask)
 {
     if (a->highest + bytes > limit || a->highest > limit) {
         ISA(fail_bounds)(w, in, a, bytes, space, limit, mask);
@@ -210,8 +212,10 @@ static inline ptx_space space_of(u64 address)
                          : SPACE_GLOBAL;
 }
 
-/* The lanes of `mask` whose generic address is in `space`; their addresses become offsets in *out. */
-static inline u32 pick_space(const lane_addresses *a, ptx_space space, u32 mask, lane_addresses *out)
+/* The lanes of `mask` whose generic address is in `space`; their addresses become offsets in *out.
+ */
+static inline u32 pick_space(const lane_addresses *a, ptx_space space, u32 mask,
+                             lane_addresses *out)
 {
     u32 picked = 0;
     for (u32 left = mask; left; left &= left - 1) {

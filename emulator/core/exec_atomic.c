@@ -38,8 +38,9 @@ static u64 half_result(const atomic_change *change, u64 old)
     u64 result = 0;
     for (int k = 0; k < bits; k += 16) {
         u16 a = (u16)(old >> k), b = (u16)(change->b >> k);
-        u16 part = change->action == ACTION_ADD ? half_sum(a, b, f)
-                                                : half_extreme(a, b, f, change->action == ACTION_MAX);
+        u16 part = change->action == ACTION_ADD
+                       ? half_sum(a, b, f)
+                       : half_extreme(a, b, f, change->action == ACTION_MAX);
         result |= (u64)part << k;
     }
     return result;
@@ -99,16 +100,16 @@ static u64 changed(const atomic_change *change, u64 old)
     }
 }
 
-#define APPLY(bytes, type)                                                                             \
-    static u64 apply_##bytes(u8 *at, const atomic_change *change)                                      \
-    {                                                                                                  \
-        type *place = (type *)(void *)at;                                                              \
-        type old = __atomic_load_n(place, __ATOMIC_RELAXED), new;                                      \
-        do {                                                                                           \
-            new = (type)changed(change, old);                                                          \
-        } while (!__atomic_compare_exchange_n(place, &old, new, true, __ATOMIC_ACQ_REL,                \
-                                              __ATOMIC_RELAXED));                                      \
-        return old;                                                                                    \
+#define APPLY(bytes, type)                                                                         \
+    static u64 apply_##bytes(u8 *at, const atomic_change *change)                                  \
+    {                                                                                              \
+        type *place = (type *)(void *)at;                                                          \
+        type old = __atomic_load_n(place, __ATOMIC_RELAXED), new;                                  \
+        do {                                                                                       \
+            new = (type)changed(change, old);                                                      \
+        } while (!__atomic_compare_exchange_n(place, &old, new, true, __ATOMIC_ACQ_REL,            \
+                                              __ATOMIC_RELAXED));                                  \
+        return old;                                                                                \
     }
 APPLY(2, u16)
 APPLY(4, u32)
@@ -138,8 +139,8 @@ static u64 read_lane(const emu_warp *w, u32 offset, int i, u32 bytes)
 }
 
 /* r: results (of atom), address, values, second value of cas */
-static void act(emu_warp *w, const emu_instr *in, const lane_addresses *a, ptx_space space, u32 mask,
-                u32 bytes, apply_function *apply)
+static void act(emu_warp *w, const emu_instr *in, const lane_addresses *a, ptx_space space,
+                u32 mask, u32 bytes, apply_function *apply)
 {
     u32 count = in->aux & AUX_VECTOR, first = in->aux & AUX_RETURNS ? count : 0;
     u8 *base = space == SPACE_SHARED ? w->block->shared : NULL;

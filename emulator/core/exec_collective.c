@@ -1,43 +1,64 @@
 /*
- * exec_collective.c: shfl, vote, match, redux, activemask, elect. All lanes named in the member mask
- * that still run must be at the instruction; warp_meet waits for them.
+ * exec_collective.c: shfl, vote, match, redux, activemask, elect. All lanes named in the member
+ * mask that still run must be at the instruction; warp_meet waits for them.
  */
 #include "exec_lanes.h"
 
-/* The members of the first executing lane; false when the split waits or a fault was raised. */
-static bool enter(emu_warp *w, const emu_instr *in, u32 mask, int members_at, const char *what,
-                  u32 *members)
+/* What an instruction does for lanes with one member mask; `mask`: the members that still run. */
+typedef void collective(emu_warp *w, const emu_instr *in, u32 mask);
+
+/* The lanes of `mask` with the same operand k as the lowest one. */
+static u32 same_operand(const emu_warp *w, const emu_instr *in, u32 mask, int k)
 {
-    const u32 *given = REG(const u32, members_at);
-    u32 first = given[__builtin_ctz(mask)], differs = 0;
+    const u32 *given = REG(const u32, k);
+    u32 first = given[__builtin_ctz(mask)], same = 0;
     for (u32 left = mask; left; left &= left - 1) {
         int i = __builtin_ctz(left);
-        differs |= (u32)(given[i] != first) << i;
+        same |= (u32)(given[i] == first) << i;
     }
-    if (differs) {
-        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, differs,
-                    "%s with different member masks in one warp", what);
-        return false;
+    return same;
+}
+
+/* Waits until all members are here, then acts for each group of lanes that name the same members.
+ */
+static inline void act(emu_warp *w, const emu_instr *in, u32 mask, int members_at, const char *what,
+                       collective *action)
+{
+    u32 wanted = 0, groups[IR_LANES];
+    int count = 0;
+    for (u32 left = mask; left; left &= ~groups[count++]) {
+        u32 members = REG(const u32, members_at)[__builtin_ctz(left)];
+        groups[count] = same_operand(w, in, left, members_at);
+        if (groups[count] & ~members) {
+            fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, groups[count] & ~members,
+                        "%s by lanes that are not in their member mask 0x%08x", what, members);
+            return;
+        }
+        wanted |= members & w->live;
     }
-    if (mask & ~first) {
-        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask & ~first,
-                    "%s by lanes that are not in its member mask 0x%08x", what, first);
-        return false;
+    if (!warp_meet(w, in, mask, wanted, what)) {
+        return;
     }
-    *members = first;
-    return warp_meet(w, in, mask, first & w->live, what);
+    for (int g = 0; g < count; g++) {
+        u32 members = REG(const u32, members_at)[__builtin_ctz(groups[g])];
+        if (members & w->live & ~groups[g]) {
+            fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, groups[g],
+                        "%s: members of 0x%08x name other members", what, members);
+            return;
+        }
+    }
+    for (int g = 0; g < count; g++) {
+        action(w, in, groups[g]);
+    }
 }
 
 /* r: d, p, a, b, c, members */
-DEFINE_HANDLER(shfl)
+static void shfl_members(emu_warp *w, const emu_instr *in, u32 mask)
 {
-    u32 members, in_range = 0, unwritten = 0;
+    u32 in_range = 0, unwritten = 0;
     u32 *d = REG(u32, 0);
     u32 a[IR_LANES], result[IR_LANES];
     const u32 *b = REG(const u32, 3), *c = REG(const u32, 4);
-    if (!enter(w, in, mask, 5, "shfl.sync", &members)) {
-        return;
-    }
     memcpy(a, REG(const u32, 2), sizeof a);
     for (u32 i = 0; i < IR_LANES; i++) {
         u32 step = b[i] & 31, clamp = c[i] & 31, segment = c[i] >> 8 & 31;
@@ -65,7 +86,7 @@ DEFINE_HANDLER(shfl)
         source = ok ? source : i;
         result[i] = a[source & 31];
         in_range |= (u32)ok << i;
-        unwritten |= (u32)!(mask >> (source & 31) & 1) << i;
+        unwritten |= (u32) !(mask >> (source & 31) & 1) << i;
     }
     if (unwritten & mask) {
         fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, unwritten & mask,
@@ -76,13 +97,14 @@ DEFINE_HANDLER(shfl)
     write_predicate(w, in->r[1], in_range, mask);
 }
 
-/* r: d, a, members */
-DEFINE_HANDLER(vote)
+DEFINE_HANDLER(shfl)
 {
-    u32 members;
-    if (!enter(w, in, mask, 2, "vote.sync", &members)) {
-        return;
-    }
+    act(w, in, mask, 5, "shfl.sync", shfl_members);
+}
+
+/* r: d, a, members */
+static void vote_members(emu_warp *w, const emu_instr *in, u32 mask)
+{
     u32 votes = read_predicate(w, in->r[1]) & mask, result;
     switch (in->aux) {
     case MODE_ALL:
@@ -103,14 +125,16 @@ DEFINE_HANDLER(vote)
     write_predicate(w, in->r[0], result, mask);
 }
 
-/* r: d, p, a, members; aux: 1 all, bytes << 8 */
-DEFINE_HANDLER(match)
+DEFINE_HANDLER(vote)
 {
-    u32 members, bytes = in->aux >> 8;
+    act(w, in, mask, 2, "vote.sync", vote_members);
+}
+
+/* r: d, p, a, members; aux: 1 all, bytes << 8 */
+static void match_members(emu_warp *w, const emu_instr *in, u32 mask)
+{
+    u32 bytes = in->aux >> 8;
     u64 values[IR_LANES];
-    if (!enter(w, in, mask, 3, "match.sync", &members)) {
-        return;
-    }
     for (int i = 0; i < IR_LANES; i++) {
         values[i] = bytes == 4 ? REG(const u32, 2)[i] : REG(const u64, 2)[i];
     }
@@ -129,6 +153,11 @@ DEFINE_HANDLER(match)
     bool all = in->aux & 1;
     LANES(d[i] = all ? mask & all_same : same[i];);
     write_predicate(w, in->r[1], all_same, mask);
+}
+
+DEFINE_HANDLER(match)
+{
+    act(w, in, mask, 3, "match.sync", match_members);
 }
 
 static u32 reduce(u32 action, bool is_signed, u32 x, u32 y)
@@ -151,18 +180,19 @@ static u32 reduce(u32 action, bool is_signed, u32 x, u32 y)
 }
 
 /* r: d, a, members; aux: action, 256 signed */
-DEFINE_HANDLER(redux)
+static void redux_members(emu_warp *w, const emu_instr *in, u32 mask)
 {
-    u32 members;
-    if (!enter(w, in, mask, 2, "redux.sync", &members)) {
-        return;
-    }
     const u32 *a = REG(const u32, 1);
     u32 *d = REG(u32, 0), result = a[__builtin_ctz(mask)];
     for (u32 left = mask & (mask - 1); left; left &= left - 1) {
         result = reduce(in->aux & 0xff, in->aux >> 8, result, a[__builtin_ctz(left)]);
     }
     LANES(d[i] = result;);
+}
+
+DEFINE_HANDLER(redux)
+{
+    act(w, in, mask, 2, "redux.sync", redux_members);
 }
 
 DEFINE_HANDLER(activemask)
@@ -172,14 +202,15 @@ DEFINE_HANDLER(activemask)
 }
 
 /* r: leader, predicate, members; the lowest member is the leader */
-DEFINE_HANDLER(elect)
+static void elect_members(emu_warp *w, const emu_instr *in, u32 mask)
 {
-    u32 members;
-    if (!enter(w, in, mask, 2, "elect.sync", &members)) {
-        return;
-    }
     u32 leader = (u32)__builtin_ctz(mask);
     u32 *d = REG(u32, 0);
     LANES(d[i] = leader;);
     write_predicate(w, in->r[1], 1u << leader, mask);
+}
+
+DEFINE_HANDLER(elect)
+{
+    act(w, in, mask, 2, "elect.sync", elect_members);
 }

@@ -225,9 +225,10 @@ DEFINE_HANDLER(convert_pair)
     bool bytes = ptx_type_bits(target_type(aux)) == 16;
     const f32 *a = REG(const f32, 1), *b = REG(const f32, 2);
     u32 results[IR_LANES];
-    LANES(u32 high = small_encode(clamp_float(a[i], aux), f, aux & AUX_ROUNDING, aux & AUX_SATFINITE);
-          u32 low = small_encode(clamp_float(b[i], aux), f, aux & AUX_ROUNDING, aux & AUX_SATFINITE);
-          results[i] = high << (bytes ? 8 : 16) | low;);
+    LANES(
+        u32 high = small_encode(clamp_float(a[i], aux), f, aux & AUX_ROUNDING, aux & AUX_SATFINITE);
+        u32 low = small_encode(clamp_float(b[i], aux), f, aux & AUX_ROUNDING, aux & AUX_SATFINITE);
+        results[i] = high << (bytes ? 8 : 16) | low;);
     LANES(write_bits(w->registers + in->r[0], i, bytes ? 2 : 4, results[i]););
 }
 

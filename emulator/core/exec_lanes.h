@@ -28,20 +28,21 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
-/* Runs a statement for every lane `i` of `mask`. A lane reads all of its operands before it writes. */
-#define LANES(...)                                                                                     \
-    do {                                                                                               \
-        if (mask == FULL_MASK) {                                                                       \
-            INDEPENDENT                                                                                \
-            for (int i = 0; i < IR_LANES; i++) {                                                       \
-                __VA_ARGS__                                                                            \
-            }                                                                                          \
-        } else {                                                                                       \
-            for (u32 left_ = mask; left_; left_ &= left_ - 1) {                                        \
-                int i = __builtin_ctz(left_);                                                          \
-                __VA_ARGS__                                                                            \
-            }                                                                                          \
-        }                                                                                              \
+/* Runs a statement for every lane `i` of `mask`. A lane reads all of its operands before it writes.
+ */
+#define LANES(...)                                                                                 \
+    do {                                                                                           \
+        if (mask == FULL_MASK) {                                                                   \
+            INDEPENDENT                                                                            \
+            for (int i = 0; i < IR_LANES; i++) {                                                   \
+                __VA_ARGS__                                                                        \
+            }                                                                                      \
+        } else {                                                                                   \
+            for (u32 left_ = mask; left_; left_ &= left_ - 1) {                                    \
+                int i = __builtin_ctz(left_);                                                      \
+                __VA_ARGS__                                                                        \
+            }                                                                                      \
+        }                                                                                          \
     } while (0)
 
 static inline u32 read_predicate(const emu_warp *w, u32 offset)

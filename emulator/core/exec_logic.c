@@ -1,5 +1,6 @@
 /*
- * exec_logic.c: moves, comparisons, predicates, carries, permutations, and conversions of addresses.
+ * exec_logic.c: moves, comparisons, predicates, carries, permutations, and conversions of
+ * addresses.
  */
 #include <time.h>
 #if defined(__AVX2__)
@@ -10,12 +11,12 @@
 
 /* ---- moves ---- */
 
-#define MOVE(name, type)                                                                               \
-    DEFINE_HANDLER(name)                                                                               \
-    {                                                                                                  \
-        type *d = REG(type, 0);                                                                        \
-        const type *a = REG(const type, 1);                                                            \
-        LANES(d[i] = a[i];);                                                                           \
+#define MOVE(name, type)                                                                           \
+    DEFINE_HANDLER(name)                                                                           \
+    {                                                                                              \
+        type *d = REG(type, 0);                                                                    \
+        const type *a = REG(const type, 1);                                                        \
+        LANES(d[i] = a[i];);                                                                       \
     }
 MOVE(mov_b8, u8)
 MOVE(mov_b16, u16)
@@ -55,9 +56,8 @@ DEFINE_HANDLER(unpack)
         return;
     }
     LANES(u8 value[16]; memcpy(value, a + (u32)i * parts * bytes, parts * bytes);
-          for (u32 k = 0; k < parts; k++) {
-              memcpy(REG(u8, k) + (u32)i * bytes, value + k * bytes, bytes);
-          });
+          for (u32 k = 0; k < parts;
+               k++) { memcpy(REG(u8, k) + (u32)i * bytes, value + k * bytes, bytes); });
 }
 
 /* ---- predicates ---- */
@@ -117,24 +117,24 @@ static inline void write_test(emu_warp *w, const emu_instr *in, u32 mask, u32 te
 }
 
 /* All lanes are compared; write_test keeps only those of the mask. */
-#define COMPARE_LANES(name, type, expression)                                                          \
-    DEFINE_HANDLER(name)                                                                               \
-    {                                                                                                  \
-        const type *pa = REG(const type, 2), *pb = REG(const type, 3);                                 \
-        u8 tests[IR_LANES];                                                                            \
-        INDEPENDENT                                                                                    \
-        for (int i = 0; i < IR_LANES; i++) {                                                           \
-            const type a = pa[i], b = pb[i];                                                           \
-            tests[i] = (expression) ? 0xff : 0;                                                        \
-        }                                                                                              \
-        write_test(w, in, mask, mask_of_bytes(tests));                                                 \
+#define COMPARE_LANES(name, type, expression)                                                      \
+    DEFINE_HANDLER(name)                                                                           \
+    {                                                                                              \
+        const type *pa = REG(const type, 2), *pb = REG(const type, 3);                             \
+        u8 tests[IR_LANES];                                                                        \
+        INDEPENDENT                                                                                \
+        for (int i = 0; i < IR_LANES; i++) {                                                       \
+            const type a = pa[i], b = pb[i];                                                       \
+            tests[i] = (expression) ? 0xff : 0;                                                    \
+        }                                                                                          \
+        write_test(w, in, mask, mask_of_bytes(tests));                                             \
     }
-#define COMPARE_INT(type)                                                                              \
-    COMPARE_LANES(setp_eq_##type, type, a == b)                                                        \
-    COMPARE_LANES(setp_ne_##type, type, a != b)                                                        \
-    COMPARE_LANES(setp_lt_##type, type, a < b)                                                         \
-    COMPARE_LANES(setp_le_##type, type, a <= b)                                                        \
-    COMPARE_LANES(setp_gt_##type, type, a > b)                                                         \
+#define COMPARE_INT(type)                                                                          \
+    COMPARE_LANES(setp_eq_##type, type, a == b)                                                    \
+    COMPARE_LANES(setp_ne_##type, type, a != b)                                                    \
+    COMPARE_LANES(setp_lt_##type, type, a < b)                                                     \
+    COMPARE_LANES(setp_le_##type, type, a <= b)                                                    \
+    COMPARE_LANES(setp_gt_##type, type, a > b)                                                     \
     COMPARE_LANES(setp_ge_##type, type, a >= b)
 COMPARE_INT(u16)
 COMPARE_INT(s16)
@@ -144,20 +144,20 @@ COMPARE_INT(u64)
 COMPARE_INT(s64)
 
 /* lane type, value of a lane: flushed (.ftz: imm) and widened */
-#define COMPARE_FLOAT(type, lane, value)                                                               \
-    COMPARE_LANES(setp_eq_##type, lane, value(a) == value(b))                                          \
-    COMPARE_LANES(setp_ne_##type, lane, value(a) < value(b) || value(a) > value(b))                    \
-    COMPARE_LANES(setp_lt_##type, lane, value(a) < value(b))                                           \
-    COMPARE_LANES(setp_le_##type, lane, value(a) <= value(b))                                          \
-    COMPARE_LANES(setp_gt_##type, lane, value(a) > value(b))                                           \
-    COMPARE_LANES(setp_ge_##type, lane, value(a) >= value(b))                                          \
-    COMPARE_LANES(setp_equ_##type, lane, !(value(a) < value(b) || value(a) > value(b)))                \
-    COMPARE_LANES(setp_neu_##type, lane, !(value(a) == value(b)))                                      \
-    COMPARE_LANES(setp_ltu_##type, lane, !(value(a) >= value(b)))                                      \
-    COMPARE_LANES(setp_leu_##type, lane, !(value(a) > value(b)))                                       \
-    COMPARE_LANES(setp_gtu_##type, lane, !(value(a) <= value(b)))                                      \
-    COMPARE_LANES(setp_geu_##type, lane, !(value(a) < value(b)))                                       \
-    COMPARE_LANES(setp_num_##type, lane, value(a) == value(a) && value(b) == value(b))                 \
+#define COMPARE_FLOAT(type, lane, value)                                                           \
+    COMPARE_LANES(setp_eq_##type, lane, value(a) == value(b))                                      \
+    COMPARE_LANES(setp_ne_##type, lane, value(a) < value(b) || value(a) > value(b))                \
+    COMPARE_LANES(setp_lt_##type, lane, value(a) < value(b))                                       \
+    COMPARE_LANES(setp_le_##type, lane, value(a) <= value(b))                                      \
+    COMPARE_LANES(setp_gt_##type, lane, value(a) > value(b))                                       \
+    COMPARE_LANES(setp_ge_##type, lane, value(a) >= value(b))                                      \
+    COMPARE_LANES(setp_equ_##type, lane, !(value(a) < value(b) || value(a) > value(b)))            \
+    COMPARE_LANES(setp_neu_##type, lane, !(value(a) == value(b)))                                  \
+    COMPARE_LANES(setp_ltu_##type, lane, !(value(a) >= value(b)))                                  \
+    COMPARE_LANES(setp_leu_##type, lane, !(value(a) > value(b)))                                   \
+    COMPARE_LANES(setp_gtu_##type, lane, !(value(a) <= value(b)))                                  \
+    COMPARE_LANES(setp_geu_##type, lane, !(value(a) < value(b)))                                   \
+    COMPARE_LANES(setp_num_##type, lane, value(a) == value(a) && value(b) == value(b))             \
     COMPARE_LANES(setp_nan_##type, lane, value(a) != value(a) || value(b) != value(b))
 
 static inline u16 flush_f16(u16 a, const emu_instr *in)
@@ -218,14 +218,14 @@ static inline void compare_pairs(emu_warp *w, const emu_instr *in, u32 mask, int
     }
 }
 
-#define COMPARE_PAIR(name, number)                                                                     \
-    DEFINE_HANDLER(setp_##name##_f16x2)                                                                \
-    {                                                                                                  \
-        compare_pairs(w, in, mask, number, false);                                                     \
-    }                                                                                                  \
-    DEFINE_HANDLER(setp_##name##_bf16x2)                                                               \
-    {                                                                                                  \
-        compare_pairs(w, in, mask, number, true);                                                      \
+#define COMPARE_PAIR(name, number)                                                                 \
+    DEFINE_HANDLER(setp_##name##_f16x2)                                                            \
+    {                                                                                              \
+        compare_pairs(w, in, mask, number, false);                                                 \
+    }                                                                                              \
+    DEFINE_HANDLER(setp_##name##_bf16x2)                                                           \
+    {                                                                                              \
+        compare_pairs(w, in, mask, number, true);                                                  \
     }
 COMPARE_PAIR(eq, 0)
 COMPARE_PAIR(ne, 1)
@@ -242,13 +242,13 @@ COMPARE_PAIR(geu, 11)
 COMPARE_PAIR(num, 12)
 COMPARE_PAIR(nan, 13)
 
-#define SELECT(name, type)                                                                             \
-    DEFINE_HANDLER(name)                                                                               \
-    {                                                                                                  \
-        type *d = REG(type, 0);                                                                        \
-        const type *a = REG(const type, 1), *b = REG(const type, 2);                                   \
-        u32 c = read_predicate(w, in->r[3]);                                                           \
-        LANES(d[i] = c >> i & 1 ? a[i] : b[i];);                                                       \
+#define SELECT(name, type)                                                                         \
+    DEFINE_HANDLER(name)                                                                           \
+    {                                                                                              \
+        type *d = REG(type, 0);                                                                    \
+        const type *a = REG(const type, 1), *b = REG(const type, 2);                               \
+        u32 c = read_predicate(w, in->r[3]);                                                       \
+        LANES(d[i] = c >> i & 1 ? a[i] : b[i];);                                                   \
     }
 SELECT(selp_b16, u16)
 SELECT(selp_b32, u32)
@@ -299,9 +299,9 @@ DEFINE_HANDLER(lop3)
     for (u32 k = 0; k < 8; k++) {
         m[k] = in->aux >> k & 1 ? ~0u : 0;
     }
-    LANES(u32 a = pa[i]; u32 b = pb[i]; u32 c = pc[i];
-          u32 c_low = (m[0] & ~c) | (m[1] & c); u32 c_b = (m[2] & ~c) | (m[3] & c);
-          u32 c_a = (m[4] & ~c) | (m[5] & c); u32 c_ab = (m[6] & ~c) | (m[7] & c);
+    LANES(u32 a = pa[i]; u32 b = pb[i]; u32 c = pc[i]; u32 c_low = (m[0] & ~c) | (m[1] & c);
+          u32 c_b = (m[2] & ~c) | (m[3] & c); u32 c_a = (m[4] & ~c) | (m[5] & c);
+          u32 c_ab = (m[6] & ~c) | (m[7] & c);
           d[i] = (~a & ((~b & c_low) | (b & c_b))) | (a & ((~b & c_a) | (b & c_ab))););
 }
 
@@ -365,15 +365,15 @@ DEFINE_HANDLER(fns)
 __extension__ typedef unsigned __int128 u128;
 __extension__ typedef __int128 s128;
 
-#define ADD_CARRY(name, type, wide, bits, operation)                                                   \
-    DEFINE_HANDLER(name)                                                                               \
-    {                                                                                                  \
-        type *d = REG(type, 0);                                                                        \
-        const type *a = REG(const type, 2), *b = REG(const type, 3);                                   \
-        u32 carry = read_predicate(w, in->r[4]), out = 0;                                              \
-        LANES(wide sum = (wide)((wide)a[i] operation b[i] operation(carry >> i & 1));                  \
-              out |= (u32)(sum >> bits & 1) << i; d[i] = (type)sum;);                                  \
-        write_predicate(w, in->r[1], out, mask);                                                       \
+#define ADD_CARRY(name, type, wide, bits, operation)                                               \
+    DEFINE_HANDLER(name)                                                                           \
+    {                                                                                              \
+        type *d = REG(type, 0);                                                                    \
+        const type *a = REG(const type, 2), *b = REG(const type, 3);                               \
+        u32 carry = read_predicate(w, in->r[4]), out = 0;                                          \
+        LANES(wide sum = (wide)((wide)a[i] operation b[i] operation(carry >> i & 1));              \
+              out |= (u32)(sum >> bits & 1) << i; d[i] = (type)sum;);                              \
+        write_predicate(w, in->r[1], out, mask);                                                   \
     }
 ADD_CARRY(add_carry_b32, u32, u64, 32, +)
 ADD_CARRY(add_carry_b64, u64, u128, 64, +)
@@ -381,30 +381,30 @@ ADD_CARRY(sub_carry_b32, u32, u64, 32, -)
 ADD_CARRY(sub_carry_b64, u64, u128, 64, -)
 
 /* aux: 1 upper half of the product, 2 signed */
-#define MAD_CARRY(name, type, stype, wide, swide, bits)                                                \
-    DEFINE_HANDLER(name)                                                                               \
-    {                                                                                                  \
-        type *d = REG(type, 0);                                                                        \
-        const type *a = REG(const type, 2), *b = REG(const type, 3), *c = REG(const type, 4);          \
-        u32 carry = read_predicate(w, in->r[5]), out = 0;                                              \
-        LANES(wide product = in->aux & 2 ? (wide)((swide)(stype)a[i] * (stype)b[i])                    \
-                                         : (wide)a[i] * b[i];                                          \
-              type part = (type)(in->aux & 1 ? product >> bits : product);                             \
-              wide sum = (wide)part + c[i] + (carry >> i & 1);                                         \
-              out |= (u32)(sum >> bits & 1) << i; d[i] = (type)sum;);                                  \
-        write_predicate(w, in->r[1], out, mask);                                                       \
+#define MAD_CARRY(name, type, stype, wide, swide, bits)                                            \
+    DEFINE_HANDLER(name)                                                                           \
+    {                                                                                              \
+        type *d = REG(type, 0);                                                                    \
+        const type *a = REG(const type, 2), *b = REG(const type, 3), *c = REG(const type, 4);      \
+        u32 carry = read_predicate(w, in->r[5]), out = 0;                                          \
+        LANES(wide product =                                                                       \
+                  in->aux & 2 ? (wide)((swide)(stype)a[i] * (stype)b[i]) : (wide)a[i] * b[i];      \
+              type part = (type)(in->aux & 1 ? product >> bits : product);                         \
+              wide sum = (wide)part + c[i] + (carry >> i & 1); out |= (u32)(sum >> bits & 1) << i; \
+              d[i] = (type)sum;);                                                                  \
+        write_predicate(w, in->r[1], out, mask);                                                   \
     }
 MAD_CARRY(mad_carry_b32, u32, s32, u64, s64, 32)
 MAD_CARRY(mad_carry_b64, u64, s64, u128, s128, 64)
 
 /* ---- addresses ---- */
 
-#define TRANSLATE(name, operation, window)                                                             \
-    DEFINE_HANDLER(name)                                                                               \
-    {                                                                                                  \
-        u64 *d = REG(u64, 0);                                                                          \
-        const u64 *a = REG(const u64, 1);                                                              \
-        LANES(d[i] = a[i] operation window;);                                                          \
+#define TRANSLATE(name, operation, window)                                                         \
+    DEFINE_HANDLER(name)                                                                           \
+    {                                                                                              \
+        u64 *d = REG(u64, 0);                                                                      \
+        const u64 *a = REG(const u64, 1);                                                          \
+        LANES(d[i] = a[i] operation window;);                                                      \
     }
 TRANSLATE(to_shared, -, IR_SHARED_WINDOW)
 TRANSLATE(from_shared, +, IR_SHARED_WINDOW)
@@ -415,11 +415,10 @@ DEFINE_HANDLER(isspacep)
 {
     const u64 *a = REG(const u64, 1);
     u32 result = 0;
-    LANES(u64 window = a[i] >> 48;
-          u64 space = window == 0   ? SPACE_GLOBAL
-                      : window == 1 ? SPACE_SHARED
-                      : window == 2 ? SPACE_LOCAL
-                                    : SPACE_PARAM;
+    LANES(u64 window = a[i] >> 48; u64 space = window == 0   ? SPACE_GLOBAL
+                                               : window == 1 ? SPACE_SHARED
+                                               : window == 2 ? SPACE_LOCAL
+                                                             : SPACE_PARAM;
           result |= (u32)(space == in->aux) << i;);
     write_predicate(w, in->r[0], result, mask);
 }

@@ -1,6 +1,6 @@
 /*
- * exec_matrix.c: ldmatrix, stmatrix, movmatrix. A register of 32 lanes, seen as memory, is a row-major
- * 8x8 matrix of 16-bit elements, so a matrix moves as eight rows of 16 bytes.
+ * exec_matrix.c: ldmatrix, stmatrix, movmatrix. A register of 32 lanes, seen as memory, is a
+ * row-major 8x8 matrix of 16-bit elements, so a matrix moves as eight rows of 16 bytes.
  */
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -54,8 +54,8 @@ static inline bool read_rows(emu_warp *w, const emu_instr *in, u32 mask, int k, 
         return false;
     }
     if (mask != FULL_MASK) {
-        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "a matrix instruction in a warp of %d lanes",
-                    __builtin_popcount(mask));
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask,
+                    "a matrix instruction in a warp of %d lanes", __builtin_popcount(mask));
         return false;
     }
     read_addresses(a, w, in, k, in->aux & AUX_WIDE, in->imm, used);

@@ -1,6 +1,6 @@
 /*
- * exec_memory.c: ld, st and cp.async. One handler for each space and element size; aux has the number
- * of elements. Checks come first (exec_access.h), then the bytes move without further looks.
+ * exec_memory.c: ld, st and cp.async. One handler for each space and element size; aux has the
+ * number of elements. Checks come first (exec_access.h), then the bytes move without further looks.
  */
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -33,8 +33,7 @@ bool ISA(check_lanes_apart)(emu_warp *w, const emu_instr *in, const lane_address
     for (u32 left = mask; left; left &= left - 1) {
         int i = __builtin_ctz(left);
         memory_allocation found;
-        if (!memory_find(arena, a->at[i], &found) ||
-            a->at[i] + bytes > found.base + found.bytes) {
+        if (!memory_find(arena, a->at[i], &found) || a->at[i] + bytes > found.base + found.bytes) {
             outside |= 1u << i;
         } else if (reads && !found.whole) {
             u64 offset = a->at[i] - (u64)(uintptr_t)arena->base;
@@ -77,8 +76,8 @@ void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a,
 void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                          ptx_space space, u32 bad)
 {
-    fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, bad, space, a->at[__builtin_ctz(bad)], bytes,
-                        "a read of memory that was never written");
+    fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, bad, space, a->at[__builtin_ctz(bad)],
+                        bytes, "a read of memory that was never written");
 }
 
 /* ---- moving bytes ---- */
@@ -237,7 +236,8 @@ static inline bool enter_local(emu_warp *w, const emu_instr *in, u32 mask, lane_
     return true;
 }
 
-static inline void load_local(emu_warp *w, const emu_instr *in, u32 mask, lane_addresses *a, u32 bytes)
+static inline void load_local(emu_warp *w, const emu_instr *in, u32 mask, lane_addresses *a,
+                              u32 bytes)
 {
     if (enter_local(w, in, mask, a, bytes * (in->aux & AUX_VECTOR))) {
         load_lanes(w, in, mask, a, (uintptr_t)w->local, bytes);
@@ -305,15 +305,16 @@ static inline void store_shared(emu_warp *w, const emu_instr *in, u32 mask, cons
     }
 }
 
-static inline void store_local(emu_warp *w, const emu_instr *in, u32 mask, lane_addresses *a, u32 bytes)
+static inline void store_local(emu_warp *w, const emu_instr *in, u32 mask, lane_addresses *a,
+                               u32 bytes)
 {
     if (enter_local(w, in, mask, a, bytes * (in->aux & AUX_VECTOR))) {
         store_lanes(w, in, mask, a, (uintptr_t)w->local, bytes);
     }
 }
 
-static inline void store_generic(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
-                                 u32 bytes)
+static inline void store_generic(emu_warp *w, const emu_instr *in, u32 mask,
+                                 const lane_addresses *a, u32 bytes)
 {
     lane_addresses part;
     if (a->highest >> 48 == 0) {
@@ -335,21 +336,22 @@ static inline void store_generic(emu_warp *w, const emu_instr *in, u32 mask, con
     }
 }
 
-#define LOAD(space, bytes)                                                                             \
-    DEFINE_HANDLER(ld_##space##_##bytes)                                                               \
-    {                                                                                                  \
-        lane_addresses a;                                                                              \
-        read_addresses(&a, w, in, (int)(in->aux & AUX_VECTOR), in->aux & AUX_WIDE, in->imm, mask);     \
-        load_##space(w, in, mask, &a, bytes);                                                          \
+#define LOAD(space, bytes)                                                                         \
+    DEFINE_HANDLER(ld_##space##_##bytes)                                                           \
+    {                                                                                              \
+        lane_addresses a;                                                                          \
+        read_addresses(&a, w, in, (int)(in->aux & AUX_VECTOR), in->aux &AUX_WIDE, in->imm, mask);  \
+        load_##space(w, in, mask, &a, bytes);                                                      \
     }
-#define STORE(space, bytes)                                                                            \
-    DEFINE_HANDLER(st_##space##_##bytes)                                                               \
-    {                                                                                                  \
-        lane_addresses a;                                                                              \
-        read_addresses(&a, w, in, 0, in->aux & AUX_WIDE, in->imm, mask);                               \
-        store_##space(w, in, mask, &a, bytes);                                                         \
+#define STORE(space, bytes)                                                                        \
+    DEFINE_HANDLER(st_##space##_##bytes)                                                           \
+    {                                                                                              \
+        lane_addresses a;                                                                          \
+        read_addresses(&a, w, in, 0, in->aux &AUX_WIDE, in->imm, mask);                            \
+        store_##space(w, in, mask, &a, bytes);                                                     \
     }
-#define ALL_SIZES(what, space) what(space, 1) what(space, 2) what(space, 4) what(space, 8) what(space, 16)
+#define ALL_SIZES(what, space)                                                                     \
+    what(space, 1) what(space, 2) what(space, 4) what(space, 8) what(space, 16)
 ALL_SIZES(LOAD, global)
 ALL_SIZES(LOAD, shared)
 ALL_SIZES(LOAD, local)
@@ -360,7 +362,8 @@ ALL_SIZES(STORE, shared)
 ALL_SIZES(STORE, local)
 ALL_SIZES(STORE, generic)
 
-/* ---- cp.async: r: target, source, size, ignore predicate; aux: bytes; target: source offset ---- */
+/* ---- cp.async: r: target, source, size, ignore predicate; aux: bytes; target: source offset ----
+ */
 
 static void forget_shared(u8 *map, u64 offset, u32 bytes)
 {

@@ -1,9 +1,9 @@
 /*
- * exec_mma.c: mma.sync. D = A B + C is one chain of fused multiply-adds per element, k ascending, in
- * f32. Layouts: in the accumulators, lane 4g + t of register i holds row g + 8 (i / 2), column
- * 2t + i % 2, so sixteen neighbouring lanes of a register are four rows with four columns each. For a
- * fixed k such a vector is multiplied by A[row][k], repeated over the four columns, and B[k][column],
- * repeated over the four rows: no element of C ever changes place.
+ * exec_mma.c: mma.sync. D = A B + C is one chain of fused multiply-adds per element, k ascending,
+ * in f32. Layouts: in the accumulators, lane 4g + t of register i holds row g + 8 (i / 2), column
+ * 2t + i % 2, so sixteen neighbouring lanes of a register are four rows with four columns each. For
+ * a fixed k such a vector is multiplied by A[row][k], repeated over the four columns, and
+ * B[k][column], repeated over the four rows: no element of C ever changes place.
  */
 #include "exec_lanes.h"
 #include "exec_mma_wide.h"
@@ -11,8 +11,8 @@
 enum { MMA_MOST_K = 16 };
 
 /*
- * Operands widened to f32. a[half][k][lane]: A[g + 8 half][k] spread as the accumulators are, for one
- * lane of each row only: element g. b[k][odd][t]: B[k][2t + odd].
+ * Operands widened to f32. a[half][k][lane]: A[g + 8 half][k] spread as the accumulators are, for
+ * one lane of each row only: element g. b[k][odd][t]: B[k][2t + odd].
  */
 typedef struct mma_operands {
     f32 a[2][MMA_MOST_K][8];
@@ -34,7 +34,8 @@ static inline bool enter_mma(emu_warp *w, const emu_instr *in, u32 mask)
 
 /* ---- reading fragments ---- */
 
-/* Pairs of 16-bit elements: register j of A is rows g + 8 (j % 2), columns 2t, 2t + 1 (+ 8 (j / 2)). */
+/* Pairs of 16-bit elements: register j of A is rows g + 8 (j % 2), columns 2t, 2t + 1 (+ 8 (j /
+ * 2)). */
 static inline void read_pairs(mma_operands *o, const emu_warp *w, const emu_instr *in, int a_at,
                               int a_count, f32 (*value_of)(u16))
 {
@@ -77,8 +78,8 @@ static inline void multiply(mma_accumulators c, const mma_operands *o, int depth
     }
 }
 
-static inline void read_accumulators(mma_accumulators c, const emu_warp *w, const emu_instr *in, int at,
-                                     bool halves)
+static inline void read_accumulators(mma_accumulators c, const emu_warp *w, const emu_instr *in,
+                                     int at, bool halves)
 {
     for (int i = 0; i < 4; i++) {
         if (!halves) {
@@ -92,7 +93,8 @@ static inline void read_accumulators(mma_accumulators c, const emu_warp *w, cons
     }
 }
 
-static inline void write_accumulators(mma_accumulators c, emu_warp *w, const emu_instr *in, bool halves)
+static inline void write_accumulators(mma_accumulators c, emu_warp *w, const emu_instr *in,
+                                      bool halves)
 {
     for (int i = 0; i < 4; i++) {
         if (!halves) {
@@ -120,18 +122,19 @@ static inline void mma_pairs(emu_warp *w, const emu_instr *in, int depth, f32 (*
 
 #if defined(MMA_HAVE_WIDE)
 #define RUN_BF16(depth) mma_wide_run(w, in, (depth) / 8, MMA_BF16)
-#define RUN_F16(depth)                                                                                 \
-    do {                                                                                               \
-        if (in->aux & 1) {                                                                             \
-            mma_pairs(w, in, depth, f16_to_f32);                                                       \
-        } else {                                                                                       \
-            mma_wide_run(w, in, (depth) / 8, MMA_F16);                                                 \
-        }                                                                                              \
+#define RUN_F16(depth)                                                                             \
+    do {                                                                                           \
+        if (in->aux & 1) {                                                                         \
+            mma_pairs(w, in, depth, f16_to_f32);                                                   \
+        } else {                                                                                   \
+            mma_wide_run(w, in, (depth) / 8, MMA_F16);                                             \
+        }                                                                                          \
     } while (0)
 #define RUN_TF32(depth) mma_wide_run(w, in, (depth) / 4, MMA_TF32)
 #else
 
-/* tf32: register j of A is rows g + 8 (j % 2), column t + 4 (j / 2); the 13 low bits do not count. */
+/* tf32: register j of A is rows g + 8 (j % 2), column t + 4 (j / 2); the 13 low bits do not count.
+ */
 static inline void read_tf32(mma_operands *o, const emu_warp *w, const emu_instr *in, int a_at,
                              int a_count)
 {
@@ -167,12 +170,12 @@ static inline void mma_tf32(emu_warp *w, const emu_instr *in, int depth)
 #define RUN_TF32(depth) mma_tf32(w, in, depth)
 #endif
 
-#define MMA(name, run)                                                                                 \
-    DEFINE_HANDLER(name)                                                                               \
-    {                                                                                                  \
-        if (enter_mma(w, in, mask)) {                                                                  \
-            run;                                                                                       \
-        }                                                                                              \
+#define MMA(name, run)                                                                             \
+    DEFINE_HANDLER(name)                                                                           \
+    {                                                                                              \
+        if (enter_mma(w, in, mask)) {                                                              \
+            run;                                                                                   \
+        }                                                                                          \
     }
 MMA(mma_m16n8k16_bf16, RUN_BF16(16))
 MMA(mma_m16n8k8_bf16, RUN_BF16(8))

@@ -27,7 +27,7 @@ enum { MMA_PARTS = 2 }; /* registers for 32 lanes */
 #define VEC_LOAD_BITS(from)       _mm512_load_si512(from)
 #define VEC_STORE(to, value)      _mm512_store_ps(to, value)
 #define VEC_REPEAT(from)          _mm512_broadcast_f32x4(_mm_load_ps(from))
-#define VEC_SPREAD(value, column) _mm512_permute_ps(value, (column) * 0x55)
+#define VEC_SPREAD(value, column) _mm512_permute_ps(value, (column)*0x55)
 #define VEC_FMA(a, b, c)          _mm512_fmadd_ps(a, b, c)
 
 /* Element `word` of every 32-bit lane as f32; tf32 has one, whose 13 low bits do not count. */
@@ -71,14 +71,14 @@ enum { MMA_PARTS = 4 };
 #define VEC_LOAD_BITS(from)       _mm256_load_si256((const __m256i *)(const void *)(from))
 #define VEC_STORE(to, value)      _mm256_store_ps(to, value)
 #define VEC_REPEAT(from)          _mm256_broadcast_ps((const __m128 *)(const void *)(from))
-#define VEC_SPREAD(value, column) _mm256_permute_ps(value, (column) * 0x55)
+#define VEC_SPREAD(value, column) _mm256_permute_ps(value, (column)*0x55)
 #define VEC_FMA(a, b, c)          _mm256_fmadd_ps(a, b, c)
 
 static inline vec widen(vec_bits bits, mma_kind kind, int word)
 {
     if (kind == MMA_F16) {
-        __m256i half = word ? _mm256_srli_epi32(bits, 16)
-                            : _mm256_and_si256(bits, _mm256_set1_epi32(0xffff));
+        __m256i half =
+            word ? _mm256_srli_epi32(bits, 16) : _mm256_and_si256(bits, _mm256_set1_epi32(0xffff));
         __m256i packed = _mm256_packus_epi32(half, half);
         return _mm256_cvtph_ps(_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
     }
@@ -121,22 +121,22 @@ typedef struct mma_wide {
     int steps; /* pairs of A registers (upper and lower rows), registers of B */
 } mma_wide;
 
-#define MMA_STEP(column)                                                                               \
-    for (int word = 0; word < words; word++) {                                                         \
-        const f32 *row = b + MMA_ROW * (words * (column) + word);                                      \
-        vec even = VEC_REPEAT(row), odd = VEC_REPEAT(row + 4);                                         \
-        for (int half = first; half < last; half++) {                                                  \
-            for (int part = 0; part < MMA_PARTS; part++) {                                             \
-                vec repeated = VEC_SPREAD(a[word][half][part], column);                                \
-                c[half][0][part] = VEC_FMA(repeated, even, c[half][0][part]);                          \
-                c[half][1][part] = VEC_FMA(repeated, odd, c[half][1][part]);                           \
-            }                                                                                          \
-        }                                                                                              \
+#define MMA_STEP(column)                                                                           \
+    for (int word = 0; word < words; word++) {                                                     \
+        const f32 *row = b + MMA_ROW * (words * (column) + word);                                  \
+        vec even = VEC_REPEAT(row), odd = VEC_REPEAT(row + 4);                                     \
+        for (int half = first; half < last; half++) {                                              \
+            for (int part = 0; part < MMA_PARTS; part++) {                                         \
+                vec repeated = VEC_SPREAD(a[word][half][part], column);                            \
+                c[half][0][part] = VEC_FMA(repeated, even, c[half][0][part]);                      \
+                c[half][1][part] = VEC_FMA(repeated, odd, c[half][1][part]);                       \
+            }                                                                                      \
+        }                                                                                          \
     }
 
 /* Rows 8 half .. 8 half + 7 for first <= half < last. */
-static inline __attribute__((always_inline)) void
-mma_rows(const mma_wide *m, const f32 *b_rows, mma_kind kind, int first, int last)
+static inline __attribute__((always_inline)) void mma_rows(const mma_wide *m, const f32 *b_rows,
+                                                           mma_kind kind, int first, int last)
 {
     const int words = kind == MMA_TF32 ? 1 : 2, lanes = IR_LANES / MMA_PARTS;
     vec c[2][2][MMA_PARTS], a[2][2][MMA_PARTS];

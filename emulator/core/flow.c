@@ -1,13 +1,15 @@
 /*
- * flow.c: control flow graph, liveness and register slots. Every virtual register gets a slot of the
- * warp's register file; registers that are never live at once share one. Slots are shared only among
- * registers of one width: a lane owns the same bytes in all of them, so sharing stays legal when
- * lanes are at different places of the program.
+ * flow.c: control flow graph, liveness and register slots. Every virtual register gets a slot of
+ * the warp's register file; registers that are never live at once share one. Slots are shared only
+ * among registers of one width: a lane owns the same bytes in all of them, so sharing stays legal
+ * when lanes are at different places of the program.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "exec.h"
+
+#define MOST_SET_WORDS ((size_t)1 << 27)
 
 typedef struct flow_block {
     uint32_t first, last; /* instructions first..last */
@@ -129,6 +131,10 @@ static bool join_successor(flow *f, flow_block *b, uint32_t successor)
 static void solve_liveness(flow *f)
 {
     f->words = (f->d->register_count + 63) / 64;
+    if (f->words * f->block_count > MOST_SET_WORDS) {
+        decode_fail(f->d, "the kernel is too large: %u registers in %u blocks",
+                    f->d->register_count, f->block_count);
+    }
     f->sets = pool_require(calloc(4 * f->words * f->block_count + 1, sizeof *f->sets));
     for (uint32_t b = 0; b < f->block_count; b++) {
         flow_block *at = &f->blocks[b];

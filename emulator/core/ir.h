@@ -16,16 +16,17 @@ enum { IR_OPERANDS = 18, IR_LANES = 32 };
 
 struct emu_instr {
     emu_handler *run;
-    uint32_t guard;      /* offset of a predicate; 0: the constant "all lanes" */
-    uint32_t guard_flip; /* ~0 for @!p */
-    int64_t imm;         /* address offset and the like */
-    uint32_t aux;        /* modifiers, as the handler defines them */
-    uint32_t target;     /* instruction index of a branch; first entry of a jump list */
-    int32_t line;        /* PTX line */
+    uint32_t guard;          /* offset of a predicate; 0: the constant "all lanes" */
+    uint32_t guard_flip;     /* ~0 for @!p */
+    int64_t imm;             /* address offset and the like */
+    uint32_t aux;            /* modifiers, as the handler defines them */
+    uint32_t target;         /* instruction index of a branch; first entry of a jump list */
+    int32_t line;            /* PTX line */
     uint32_t r[IR_OPERANDS]; /* destinations, then sources */
 };
 
-/* Handlers, as numbers that are the same for every instruction set; exec_table.c has the pointers. */
+/* Handlers, as numbers that are the same for every instruction set; exec_table.c has the pointers.
+ */
 typedef enum ir_op {
 #define HANDLER(name) IR_##name,
 #include "handlers.def"
@@ -65,14 +66,14 @@ typedef struct ir_kernel {
     const ptx_function *function;
     emu_instr *code;
     uint32_t code_count;
-    uint32_t *jumps; /* targets of brx.idx */
+    uint32_t *jumps;    /* targets of brx.idx */
     uint8_t *constants; /* the first constant_bytes of every warp's registers */
     size_t constant_bytes, register_bytes;
     ir_special_use *specials;
     int special_count;
     size_t local_bytes, param_bytes;
     size_t shared_static, shared_dynamic; /* bytes of static variables; offset of dynamic ones */
-    int registers; /* estimate of 32-bit registers a thread */
+    int registers;                        /* estimate of 32-bit registers a thread */
 } ir_kernel;
 
 /* Decodes an entry function; NULL: module->error says why. handlers: one of the tables above. */

@@ -250,14 +250,14 @@ static void print_all(launch_job *job)
     free(job->printed);
 }
 
-static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel, const emu_launch *launch)
+static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel,
+                          const emu_launch *launch)
 {
     const int *required = kernel->function->reqntid, *most = kernel->function->maxntid;
     uint64_t threads = 1, limit = 1024;
     for (int i = 0; i < 3; i++) {
         if (launch->grid[i] == 0 || launch->block[i] == 0 || launch->block[i] > 1024 ||
-            launch->cluster[i] > 1 ||
-            (required[0] && (unsigned)required[i] != launch->block[i])) {
+            launch->cluster[i] > 1 || (required[0] && (unsigned)required[i] != launch->block[i])) {
             return false;
         }
         threads *= launch->block[i];

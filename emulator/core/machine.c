@@ -117,8 +117,8 @@ static bool is_target_supported(emu_module *module)
     if (!ok) {
         char suffix[2] = {ptx->target_suffix, 0};
         snprintf(ptx->error, sizeof ptx->error,
-                 "the PTX is for sm_%d%s, the device has compute capability %d.%d", ptx->target, suffix,
-                 arch->cc_major, arch->cc_minor);
+                 "the PTX is for sm_%d%s, the device has compute capability %d.%d", ptx->target,
+                 suffix, arch->cc_major, arch->cc_minor);
     }
     return ok;
 }

@@ -1,7 +1,7 @@
 /*
- * memory.c: device memory. Allocation is first fit in address order inside one PROT_NONE reservation;
- * the pages of an allocation become accessible when it is made and are given back when it is freed,
- * so that size costs nothing until it is touched.
+ * memory.c: device memory. Allocation is first fit in address order inside one PROT_NONE
+ * reservation; the pages of an allocation become accessible when it is made and are given back when
+ * it is freed, so that size costs nothing until it is touched.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -178,7 +178,8 @@ CUresult memory_alloc(memory_arena *arena, CUdeviceptr *out, size_t bytes, const
     if (bytes <= arena->capacity && round_up(bytes, ALIGNMENT) <= arena->capacity - arena->used) {
         base = find_gap(arena, bytes, &position);
     }
-    if (base && mprotect((void *)(uintptr_t)base, round_up(bytes, PAGE), PROT_READ | PROT_WRITE) == 0) {
+    if (base &&
+        mprotect((void *)(uintptr_t)base, round_up(bytes, PAGE), PROT_READ | PROT_WRITE) == 0) {
         POOL_GROW(arena->table, arena->count, arena->table_capacity);
         memmove(arena->table + position + 1, arena->table + position,
                 (arena->count - position) * sizeof *arena->table);
@@ -378,8 +379,7 @@ CUresult emu_memory_set(emu_machine *machine, CUdeviceptr dst, uint32_t value, i
         return CUDA_SUCCESS;
     }
     if ((width != 1 && width != 2 && width != 4) || dst % (unsigned)width ||
-        count > SIZE_MAX / (unsigned)width ||
-        !inside_one(machine, dst, count * (unsigned)width)) {
+        count > SIZE_MAX / (unsigned)width || !inside_one(machine, dst, count * (unsigned)width)) {
         return CUDA_ERROR_INVALID_VALUE;
     }
     uint8_t *at = (uint8_t *)(uintptr_t)dst;

@@ -1,5 +1,6 @@
 /*
- * pool.c: the pool allocator and the string builder that the parser, the decoder and the reports use.
+ * pool.c: the pool allocator and the string builder that the parser, the decoder and the reports
+ * use.
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -1,6 +1,7 @@
 /*
- * pool.h: memory that is freed as a whole (a PTX module and everything parsed from it), and a string
- * builder that never overruns. Running out of host memory ends the process: the emulator has no way on.
+ * pool.h: memory that is freed as a whole (a PTX module and everything parsed from it), and a
+ * string builder that never overruns. Running out of host memory ends the process: the emulator has
+ * no way on.
  */
 #ifndef EMU_POOL_H
 #define EMU_POOL_H
@@ -22,10 +23,10 @@ void pool_free(pool *p);
 void *pool_require(void *memory); /* memory, or abort() when it is NULL */
 
 /* Grows *array (elements of `size` bytes) so that index `count` can be written. */
-#define POOL_GROW(array, count, capacity)                                                              \
-    ((count) < (capacity)                                                                              \
-         ? (void)0                                                                                     \
-         : (void)((capacity) = (capacity) ? 2 * (capacity) : 16,                                       \
+#define POOL_GROW(array, count, capacity)                                                          \
+    ((count) < (capacity)                                                                          \
+         ? (void)0                                                                                 \
+         : (void)((capacity) = (capacity) ? 2 * (capacity) : 16,                                   \
                   (array) = pool_require(realloc((array), (size_t)(capacity) * sizeof *(array)))))
 
 typedef struct text {

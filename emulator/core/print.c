@@ -19,7 +19,8 @@ static bool read_local(const emu_warp *w, int lane, uint64_t offset, void *out, 
     return true;
 }
 
-bool print_read(emu_warp *w, const emu_instr *in, int lane, uint64_t address, void *out, size_t bytes)
+bool print_read(emu_warp *w, const emu_instr *in, int lane, uint64_t address, void *out,
+                size_t bytes)
 {
     memory_allocation found;
     uint64_t offset = address & (IR_WINDOW_BYTES - 1);

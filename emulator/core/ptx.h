@@ -73,24 +73,24 @@ struct ptx_variable {
 };
 
 typedef enum ptx_operand_kind {
-    OPERAND_REG,     /* reg */
-    OPERAND_SPECIAL, /* name, component */
-    OPERAND_INT,     /* imm */
-    OPERAND_F32,     /* imm: the bits */
-    OPERAND_F64,     /* imm: the bits */
+    OPERAND_REG,      /* reg */
+    OPERAND_SPECIAL,  /* name, component */
+    OPERAND_INT,      /* imm */
+    OPERAND_F32,      /* imm: the bits */
+    OPERAND_F64,      /* imm: the bits */
     OPERAND_VARIABLE, /* variable, imm = byte offset */
     OPERAND_FUNCTION, /* function */
-    OPERAND_NAME,    /* name, scope: a label, or something declared later */
-    OPERAND_ADDRESS, /* [items[0] + imm] (+ further items: coordinates) */
-    OPERAND_VECTOR,  /* {items...} or (items...) */
-    OPERAND_SINK,    /* _ */
+    OPERAND_NAME,     /* name, scope: a label, or something declared later */
+    OPERAND_ADDRESS,  /* [items[0] + imm] (+ further items: coordinates) */
+    OPERAND_VECTOR,   /* {items...} or (items...) */
+    OPERAND_SINK,     /* _ */
 } ptx_operand_kind;
 
 typedef struct ptx_operand {
     ptx_operand_kind kind;
     bool negated; /* !p */
     int reg;
-    int pair; /* second register of p|q, -1 none */
+    int pair;       /* second register of p|q, -1 none */
     char component; /* 'x'.. of a special register */
     int64_t imm;
     ptx_name *name;
@@ -139,15 +139,14 @@ typedef struct ptx_module {
     pool memory;
     const char *source; /* NUL-terminated copy */
     size_t source_bytes;
-    int version; /* 90 */
-    int target;  /* 80 */
+    int version;        /* 90 */
+    int target;         /* 80 */
     char target_suffix; /* 'a', 'f' or 0 */
-    bool wide_addresses;
     ptx_name **names;
     size_t name_slots;
     ptx_variable *variables; /* module scope */
     ptx_function *functions; /* definitions and declarations, in order */
-    uint32_t visits; /* passes over functions and variables: see `visit` */
+    uint32_t visits;         /* passes over functions and variables: see `visit` */
     jmp_buf *on_error;
     char error[1024];
 } ptx_module;

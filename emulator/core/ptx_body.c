@@ -8,7 +8,7 @@
 
 #include "ptx_parser.h"
 
-enum { MAX_LIST = 260 };
+enum { MAX_LIST = 260, MOST_NESTED = 8 };
 
 static ptx_operand parse_operand(ptx_parser *p);
 
@@ -80,6 +80,7 @@ static ptx_operand parse_address(ptx_parser *p)
     ptx_operand result = {.kind = OPERAND_ADDRESS, .pair = -1, .reg = -1};
     ptx_operand items[8];
     int count = 0;
+    parser_expect_mark(p, '[');
     do {
         if (count == 8) {
             parser_unexpected(p, "']'");
@@ -176,16 +177,22 @@ static ptx_operand parse_named(ptx_parser *p)
     return result;
 }
 
+static ptx_operand parse_group(ptx_parser *p)
+{
+    if (p->nested++ == MOST_NESTED) {
+        parser_unexpected(p, "fewer brackets");
+    }
+    ptx_operand result = parser_accept_mark(p, '{')   ? parse_list(p, '}')
+                         : parser_accept_mark(p, '(') ? parse_list(p, ')')
+                                                      : parse_address(p);
+    p->nested--;
+    return result;
+}
+
 static ptx_operand parse_operand(ptx_parser *p)
 {
-    if (parser_accept_mark(p, '{')) {
-        return parse_list(p, '}');
-    }
-    if (parser_accept_mark(p, '(')) {
-        return parse_list(p, ')');
-    }
-    if (parser_accept_mark(p, '[')) {
-        return parse_address(p);
+    if (parser_at_mark(p, '{') || parser_at_mark(p, '(') || parser_at_mark(p, '[')) {
+        return parse_group(p);
     }
     if (parser_accept_mark(p, '-')) {
         return parse_constant(p, true);

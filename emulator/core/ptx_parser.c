@@ -8,6 +8,9 @@
 
 #include "ptx_parser.h"
 
+enum { MOST_ALIGN = 4096, MOST_NESTED = 16, MOST_INITIALISED = 1 << 30 };
+#define MOST_BYTES (UINT64_C(256) << 30)
+
 /* ---- types ---- */
 
 static const struct {
@@ -223,8 +226,8 @@ static void store_element(ptx_parser *p, ptx_variable *v, size_t at, uint64_t bi
 {
     size_t size = (size_t)ptx_type_bits(v->type) / 8;
     if (at + size > v->bytes) {
-        ptx_fail(p->module, p->lexer.token.line, "initialiser of %.80s is longer than its %zu bytes",
-                 v->name->chars, v->bytes);
+        ptx_fail(p->module, p->lexer.token.line,
+                 "initialiser of %.80s is longer than its %zu bytes", v->name->chars, v->bytes);
     }
     memcpy(v->initial + at, &bits, size < sizeof bits ? size : sizeof bits);
 }
@@ -282,16 +285,21 @@ static void parse_fixup(ptx_parser *p, ptx_variable *v, size_t at)
     fixup->next = v->fixups;
     v->fixups = fixup;
     if (fixup->bytes < 4) {
-        ptx_fail(p->module, p->lexer.token.line, "address of %.80s in a %d-byte element is not "
-                 "implemented", fixup->symbol->chars, fixup->bytes);
+        ptx_fail(p->module, p->lexer.token.line,
+                 "address of %.80s in a %d-byte element is not "
+                 "implemented",
+                 fixup->symbol->chars, fixup->bytes);
     }
 }
 
-static size_t parse_initialiser(ptx_parser *p, ptx_variable *v, size_t at)
+static size_t parse_initialiser(ptx_parser *p, ptx_variable *v, size_t at, int depth)
 {
+    if (depth == MOST_NESTED) {
+        parser_unexpected(p, "a constant");
+    }
     if (parser_accept_mark(p, '{')) {
         while (!parser_accept_mark(p, '}')) {
-            at = parse_initialiser(p, v, at);
+            at = parse_initialiser(p, v, at, depth + 1);
             if (!parser_at_mark(p, '}')) {
                 parser_expect_mark(p, ',');
             }
@@ -317,6 +325,9 @@ static size_t parse_variable_type(ptx_parser *p, ptx_variable *v)
                  p->lexer.token.chars);
         if (parser_accept_directive(p, "align")) {
             size_t align = (size_t)parser_expect_int(p);
+            if (align == 0 || align > MOST_ALIGN || (align & (align - 1))) {
+                parser_unexpected(p, "an alignment that is a power of two up to 4096 before it");
+            }
             if (!v->align) {
                 v->align = align;
             }
@@ -354,7 +365,12 @@ static void parse_dimensions(ptx_parser *p, ptx_variable *v)
             v->bytes = 0;
             continue;
         }
-        v->bytes *= (size_t)parser_expect_int(p);
+        int64_t extent = parser_expect_int(p);
+        if (extent < 0 || (extent && v->bytes > MOST_BYTES / (uint64_t)extent)) {
+            ptx_fail(p->module, p->lexer.token.line, "%.80s is larger than 256 GiB",
+                     v->name->chars);
+        }
+        v->bytes *= (size_t)extent;
         parser_expect_mark(p, ']');
     }
 }
@@ -383,8 +399,12 @@ ptx_variable *parser_variable(ptx_parser *p, ptx_space space, bool is_extern,
             if (v->is_unsized) {
                 ptx_fail(p->module, p->lexer.token.line, "initialiser of an unsized array");
             }
+            if (v->bytes > MOST_INITIALISED) {
+                ptx_fail(p->module, p->lexer.token.line, "the initialiser of %.80s has %zu bytes",
+                         v->name->chars, v->bytes);
+            }
             v->initial = pool_alloc(&p->module->memory, v->bytes);
-            parse_initialiser(p, v, 0);
+            parse_initialiser(p, v, 0, 0);
         }
     } while (!is_parameter && parser_accept_mark(p, ','));
     if (!is_parameter) {
@@ -442,14 +462,19 @@ static void parse_three(ptx_parser *p, int out[3])
     for (int i = 1; i < 3 && parser_accept_mark(p, ','); i++) {
         out[i] = (int)parser_expect_int(p);
     }
+    for (int i = 0; i < 3; i++) {
+        if (out[i] < 1 || out[i] > 1 << 20) {
+            parser_unexpected(p, "extents of at least 1 before it");
+        }
+    }
 }
 
 /* .maxntid and its like, up to the body or the ';' of a declaration. */
 static void parse_function_directives(ptx_parser *p, ptx_function *f)
 {
-    static const char *const with_number[] = {"minnctapersm", "maxnctapersm", "maxnreg",
-                                              "maxclusterrank", "abi_preserve",
-                                              "abi_preserve_control"};
+    static const char *const with_number[] = {"minnctapersm", "maxnctapersm",
+                                              "maxnreg",      "maxclusterrank",
+                                              "abi_preserve", "abi_preserve_control"};
     int ignored[3];
     while (p->lexer.token.kind == TOKEN_DIRECTIVE) {
         bool known = false;
@@ -548,7 +573,9 @@ static void parse_module(ptx_parser *p)
         } else if (parser_accept_directive(p, "target")) {
             parse_target(p);
         } else if (parser_accept_directive(p, "address_size")) {
-            p->module->wide_addresses = parser_expect_int(p) == 64;
+            if (parser_expect_int(p) != 64) {
+                parser_unexpected(p, "64 before it: addresses of 32 bits are not implemented");
+            }
         } else if (parser_accept_directive(p, "global")) {
             parser_variable(p, SPACE_GLOBAL, is_extern, &variables, &count, false);
         } else if (parser_accept_directive(p, "const")) {

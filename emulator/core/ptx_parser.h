@@ -15,8 +15,8 @@ struct ptx_binding {
     int first, count;
     ptx_variable *variable;
     ptx_name *name;
-    ptx_binding *outer;     /* what this one hides */
-    ptx_binding *previous;  /* declared before it, any scope */
+    ptx_binding *outer;    /* what this one hides */
+    ptx_binding *previous; /* declared before it, any scope */
     int depth;
 };
 
@@ -25,8 +25,9 @@ typedef struct ptx_parser {
     ptx_module *module;
     ptx_function *function;
     ptx_binding *last;
-    int depth; /* brace depth */
-    int scope; /* index of the innermost scope of the function */
+    int depth;  /* brace depth */
+    int scope;  /* index of the innermost scope of the function */
+    int nested; /* lists and addresses around the operand being read */
 } ptx_parser;
 
 /* Tokens. `expect` fails with "expected ..., found ...". */

@@ -80,7 +80,8 @@ void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lan
     }
 }
 
-static void add_allocation(text *t, const char *relation, const memory_allocation *a, uint64_t distance)
+static void add_allocation(text *t, const char *relation, const memory_allocation *a,
+                           uint64_t distance)
 {
     text_add(t, "  allocation  base 0x%llx, %llu bytes, %s%s%s%s", (unsigned long long)a->base,
              (unsigned long long)a->bytes, a->label ? "\"" : "", a->label ? a->label : "no label",
@@ -121,7 +122,8 @@ static void add_global(text *t, memory_arena *memory, uint64_t address, size_t b
 void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
                          ptx_space space, uint64_t address, size_t bytes, const char *what)
 {
-    static const char *const names[] = {"generic", "global", "constant", "shared", "local", "parameter"};
+    static const char *const names[] = {"generic", "global", "constant",
+                                        "shared",  "local",  "parameter"};
     const exec_grid *g = w->block->grid;
     char sentence[200];
     text t = {0};
@@ -133,14 +135,17 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
     if (space == SPACE_GLOBAL) {
         add_global(&t, g->memory, address, bytes);
     } else if (space == SPACE_SHARED) {
-        text_add(&t, "  allocation  the block has %zu bytes of shared memory (%zu static, %zu dynamic)\n",
-                 g->shared_bytes, g->kernel->shared_static, g->dynamic_shared);
+        text_add(
+            &t,
+            "  allocation  the block has %zu bytes of shared memory (%zu static, %zu dynamic)\n",
+            g->shared_bytes, g->kernel->shared_static, g->dynamic_shared);
         for (int i = 0; i < w->copy_count; i++) {
             for (int k = 0; k < IR_LANES; k++) {
                 uint64_t first = w->copies[i].target[k];
                 if (w->copies[i].mask >> k & 1 && address < first + w->copies[i].bytes &&
                     first < address + bytes) {
-                    text_add(&t, "              a cp.async of this warp into it is not waited for\n");
+                    text_add(&t,
+                             "              a cp.async of this warp into it is not waited for\n");
                     i = w->copy_count;
                     break;
                 }

@@ -124,8 +124,8 @@ static inline u32 small_encode(f64 value, const small_format *f, int mode, bool 
     /* a carry out of the mantissa moves into the exponent by itself */
     u64 result = biased < 1 ? kept : ((u64)(biased - 1) << f->mantissa) + kept;
     if (result > f->largest) {
-        bool toward_zero = mode == ROUND_ZERO || (mode == ROUND_DOWN && !sign) ||
-                           (mode == ROUND_UP && sign);
+        bool toward_zero =
+            mode == ROUND_ZERO || (mode == ROUND_DOWN && !sign) || (mode == ROUND_UP && sign);
         result = saturate || toward_zero ? f->largest : f->infinity;
     }
     return sign | (u32)result;
