@@ -1,6 +1,9 @@
 /* load_kernels.c: where kernels come from: bundle, cache, compiler; and what load refuses. */
 #include <criterion/criterion.h>
+#include <cuda.h>
 #include <dirent.h>
+#include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -360,4 +363,123 @@ Test(load, without_nvrtc_the_line_says_where_it_was_looked_for)
     mmlp_context_destroy(context);
     mmlp_bundle_close(bundle);
     made_free(&made);
+}
+
+/* Whether a library of that name is in this process. */
+static bool is_in_memory(const char *name)
+{
+    char line[8192];
+    bool found = false;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (fgets(line, sizeof line, maps))
+        found = found || strstr(line, name);
+    fclose(maps);
+    return found;
+}
+
+Test(load, a_warm_start_never_opens_nvrtc)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *cache = make_temporary_folder();
+    pid_t child = fork();
+    if (child == 0) { /* the cold start, elsewhere */
+        mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
+        options.cache_dir = cache;
+        mmlp_context *context = NULL;
+        mmlp_mlp *mlp = NULL;
+        bool ok = mmlp_context_create(&context, &options) == MMLP_OK &&
+                  mmlp_mlp_load(&mlp, context, bundle, NULL) == MMLP_OK &&
+                  is_in_memory("libnvrtc.so");
+        mmlp_mlp_unload(mlp);
+        mmlp_context_destroy(context);
+        _exit(ok ? 0 : 1);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    cr_assert_eq(status, 0);
+    load_and_expect(bundle, cache, NULL, "cache");
+    cr_expect_not(is_in_memory("libnvrtc"));
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
+}
+
+typedef struct loader {
+    mmlp_context *context;
+    const mmlp_bundle *bundle;
+    bool ok;
+} loader;
+
+static void *load_in_a_thread(void *user)
+{
+    loader *l = user;
+    l->ok = true;
+    for (int i = 0; i < 3; i++) {
+        mmlp_mlp *mlp = NULL;
+        l->ok = l->ok && mmlp_mlp_load(&mlp, l->context, l->bundle, NULL) == MMLP_OK;
+        mmlp_mlp_unload(mlp);
+    }
+    return NULL;
+}
+
+Test(load, threads_may_share_a_context)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *cache = make_temporary_folder();
+    log_lines lines;
+    mmlp_context *context = open_context(&lines, cache, NULL);
+    pthread_t threads[4];
+    loader loaders[4];
+    for (int i = 0; i < 4; i++) {
+        loaders[i] = (loader){context, bundle, false};
+        cr_assert_eq(pthread_create(&threads[i], NULL, load_in_a_thread, &loaders[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        cr_expect(loaders[i].ok);
+    }
+    cr_expect_eq(count_text(lines.text, ": compiled for "), 3, "%s", lines.text);
+    mmlp_context_destroy(context);
+    free_lines(&lines);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
+}
+
+Test(load, the_threads_current_context_is_left_as_it_was)
+{
+    void *library = dlopen(MMLP_TEST_LIBCUDA, RTLD_NOW | RTLD_LOCAL);
+    cr_assert_not_null(library, "%s", dlerror());
+    CUresult (*get_current)(CUcontext *), (*create)(CUcontext *, unsigned, CUdevice);
+    CUresult (*init)(unsigned), (*destroy)(CUcontext);
+    void *found[] = {dlsym(library, "cuCtxGetCurrent"), dlsym(library, "cuCtxCreate_v2"),
+                     dlsym(library, "cuInit"), dlsym(library, "cuCtxDestroy_v2")};
+    memcpy(&get_current, &found[0], sizeof get_current);
+    memcpy(&create, &found[1], sizeof create);
+    memcpy(&init, &found[2], sizeof init);
+    memcpy(&destroy, &found[3], sizeof destroy);
+    CUcontext mine = NULL, current = NULL;
+    cr_assert_eq(init(0), CUDA_SUCCESS);
+    cr_assert_eq(create(&mine, 0, 0), CUDA_SUCCESS);
+
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *cache = make_temporary_folder();
+    load_and_expect(bundle, cache, NULL, "compiled");
+    get_current(&current);
+    cr_expect_eq(current, mine);
+    made_set_source(&made, "made_fc2.cu", "oops");
+    cr_expect_eq(load_made(&made, cache), MMLP_ERROR_COMPILE);
+    get_current(&current);
+    cr_expect_eq(current, mine);
+    destroy(mine);
+    dlclose(library);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
 }
