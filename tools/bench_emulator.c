@@ -1,9 +1,11 @@
 /*
- * bench_emulator.c: matrix products of fixed PTX (tools/bench/) on the emulator. It uses the CUDA
- * Driver API as any program would, so that it measures the emulator alone.
+ * bench_emulator.c: matrix products of fixed PTX (tools/bench/) on the emulator, through the CUDA
+ * Driver API as any program would, so that the emulator alone is measured.
  */
+spelled here * /
 #include <cuda.h>
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,40 +15,168 @@
 #include "bench_ptx.h"
 #include "tool.h"
 
-/* The driver functions used here. */
+/* X(member, symbol, parameters): the driver functions used here. */
 #define DRIVER_FUNCTIONS(X)                                                                        \
-    X(cuInit, "cuInit", (unsigned))                                                                \
-    X(cuCtxSynchronize, "cuCtxSynchronize", (void))                                                \
-    X(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext *, CUdevice))               \
-    X(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (CUdevice))                       \
-    X(cuCtxSetCurrent, "cuCtxSetCurrent", (CUcontext))                                             \
-    X(cuModuleLoadData, "cuModuleLoadData", (CUmodule *, const void *))                            \
-    X(cuModuleUnload, "cuModuleUnload", (CUmodule))                                                \
-    X(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction *, CUmodule, const char *))          \
-    X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction, CUfunction_attribute, int))           \
-    X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                        \
-    X(cuMemFree, "cuMemFree_v2", (CUdeviceptr))                                                    \
-    X(cuMemsetD32, "cuMemsetD32_v2", (CUdeviceptr, unsigned, size_t))                              \
-    X(cuLaunchKernel, "cuLaunchKernel",                                                            \
+    X(init, "cuInit", (unsigned))                                                                  \
+    X(retain, "cuDevicePrimaryCtxRetain", (CUcontext *, CUdevice))                                 \
+    X(release, "cuDevicePrimaryCtxRelease_v2", (CUdevice))                                         \
+    X(set_current, "cuCtxSetCurrent", (CUcontext))                                                 \
+    X(synchronize, "cuCtxSynchronize", (void))                                                     \
+    X(load, "cuModuleLoadData", (CUmodule *, const void *))                                        \
+    X(unload, "cuModuleUnload", (CUmodule))                                                        \
+    X(get_function, "cuModuleGetFunction", (CUfunction *, CUmodule, const char *))                 \
+    X(set_attribute, "cuFuncSetAttribute", (CUfunction, CUfunction_attribute, int))                \
+    X(alloc, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                             \
+    X(release_memory, "cuMemFree_v2", (CUdeviceptr))                                               \
+    X(set_words, "cuMemsetD32_v2", (CUdeviceptr, unsigned, size_t))                                \
+    X(launch, "cuLaunchKernel",                                                                    \
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, \
        void **, void **))
 
-typedef struct driver {
+    typedef struct driver {
     void *library;
 #define DRIVER_MEMBER(member, symbol, parameters) CUresult(*member) parameters;
     DRIVER_FUNCTIONS(DRIVER_MEMBER)
 #undef DRIVER_MEMBER
 } driver;
 
-#undef cuDevicePrimaryCtxRelease
-#undef cuMemAlloc
-#undef cuMemFree
-#undef cuMemsetD32
-
-/* One product C = A * transpose(B), n x n x n. */
+/* One product of n x n matrices of ones; */
 typedef struct product {
-    const char *name, *ptx, *entry;
+    const char *label, *ptx, *entry;
     unsigned n, tile_m, tile_n, threads, shared_bytes;
-    size_t element_bytes; /* of A and B; C is as wide or narrower */
-    unsigned one;         /* two bf16 or one fp32 of value 1 */
+    size_t element_bytes; /* of A and B */
+    unsigned one;         /* a word of ones: two bf16, or an fp32 */
 } product;
+
+static const product products[] = {
+    {"bf16 mma.sync 1024^3", "bench/gemm_bf16.ptx", "gemm_bf16", 1024, 128, 256, 256, 98304, 2,
+     0x3f803f80},
+    {"fp32 FMA 1024^3", "bench/gemm_fp32.ptx", "gemm_fp32", 1024, 128, 128, 256, 0, 4, 0x3f800000},
+};
+
+static const char *text_of(const char *name)
+{
+    const bench_text *text = bench_texts;
+    while (strcmp(text->name, name) != 0)
+        ++text;
+    return text->text;
+}
+
+/* The emulator beside this program's folder: ../emulator in a build, ../lib*(/ARCH)/megamlp when
+ * installed. */
+static void *open_emulator(void)
+{
+    static const char *const places[] = {"../emulator/libcuda.so.1", MMLP_INSTALLED_EMULATOR};
+    char own[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", own, sizeof own - 1);
+    if (length < 0)
+        return NULL;
+    own[length] = '\0';
+    *(strrchr(own, '/') + 1) = '\0';
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; ++i) {
+        char *path = NULL;
+        if (asprintf(&path, "%s%s", own, places[i]) < 0)
+            return NULL;
+        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        free(path);
+        if (library)
+            return library;
+    }
+    return NULL;
+}
+
+static int open_driver(driver *d)
+{
+    d->library = open_emulator();
+    if (!d->library)
+        return tool_fail(EXIT_DEVICE, "the emulator is not beside this program: %s", dlerror());
+#define DRIVER_FIND(member, symbol, parameters)                                                    \
+    *(void **)(void *)&d->member = dlsym(d->library, symbol);                                      \
+    if (!d->member)                                                                                \
+        return tool_fail(EXIT_DEVICE, "the emulator has no %s", symbol);
+    DRIVER_FUNCTIONS(DRIVER_FIND)
+#undef DRIVER_FIND
+    return 0;
+}
+
+#define CHECK(call)                                                                                \
+    do {                                                                                           \
+        CUresult result_ = (call);                                                                 \
+        if (result_ != CUDA_SUCCESS) {                                                             \
+            code = tool_fail(EXIT_DEVICE, "%s: %s gave %d", p->label, #call, (int)result_);        \
+            goto cleanup;                                                                          \
+        }                                                                                          \
+    } while (0)
+
+/* The milliseconds of BENCH_RUNS launches. */
+static int run_product(double runs[BENCH_RUNS], const driver *d, const product *p)
+{
+    int code = 0;
+    CUmodule module = NULL;
+    CUfunction function;
+    CUdeviceptr a = 0, b = 0, c = 0;
+    size_t elements = (size_t)p->n * p->n;
+    unsigned m = p->n, n = p->n, k = p->n;
+
+    CHECK(d->load(&module, text_of(p->ptx)));
+    CHECK(d->get_function(&function, module, p->entry));
+    if (p->shared_bytes > 0)
+        CHECK(d->set_attribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                               (int)p->shared_bytes));
+    CHECK(d->alloc(&a, elements * p->element_bytes));
+    CHECK(d->alloc(&b, elements * p->element_bytes));
+    CHECK(d->alloc(&c, elements * sizeof(float)));
+    CHECK(d->set_words(a, p->one, elements * p->element_bytes / 4));
+    CHECK(d->set_words(b, p->one, elements * p->element_bytes / 4));
+    for (int i = 0; i < BENCH_RUNS; ++i) {
+        void *arguments[] = {&a, &b, &c, &m, &n, &k};
+        double start = tool_milliseconds();
+        CHECK(d->launch(function, p->n / p->tile_n, p->n / p->tile_m, 1, p->threads, 1, 1,
+                        p->shared_bytes, NULL, arguments, NULL));
+        CHECK(d->synchronize());
+        runs[i] = tool_milliseconds() - start;
+    }
+
+cleanup:
+    if (c)
+        d->release_memory(c);
+    if (b)
+        d->release_memory(b);
+    if (a)
+        d->release_memory(a);
+    if (module)
+        d->unload(module);
+    return code;
+}
+
+int bench_emulator(void)
+{
+    driver d = {0};
+    CUcontext context;
+    setenv("MMLP_EMULATOR_THREADS", "1", 0);
+    int code = open_driver(&d);
+    if (code != 0)
+        return code;
+    if (d.init(0) != CUDA_SUCCESS || d.retain(&context, 0) != CUDA_SUCCESS ||
+        d.set_current(context) != CUDA_SUCCESS)
+        return tool_fail(EXIT_DEVICE, "the emulator gave no device");
+
+    const char *isa = getenv("MMLP_EMULATOR_ISA");
+    printf("host threads %s, host instructions %s\n", getenv("MMLP_EMULATOR_THREADS"),
+           isa && isa[0] ? isa : "the best here");
+    printf("%-24s %10s %10s %10s %10s\n", "product", "median ms", "least", "most", "GFLOP/s");
+    for (size_t i = 0; code == 0 && i < sizeof products / sizeof products[0]; ++i) {
+        const product *p = &products[i];
+        double runs[BENCH_RUNS], n = p->n;
+        code = run_product(runs, &d, p);
+        if (code == 0) {
+            double median = bench_median(runs);
+            printf("%-24s %10.1f %10.1f %10.1f %10.1f\n", p->label, median, runs[0],
+                   runs[BENCH_RUNS - 1], 2 * n * n * n / median * 1e-6);
+        }
+    }
+    d.set_current(NULL);
+    d.release(0);
+    dlclose(d.library);
+    return code;
+}
