@@ -2,7 +2,6 @@
  * bench_emulator.c: matrix products of fixed PTX (tools/bench/) on the emulator, through the CUDA
  * Driver API as any program would, so that the emulator alone is measured.
  */
-spelled here * /
 #include <cuda.h>
 #include <dlfcn.h>
 #include <limits.h>
@@ -40,7 +39,7 @@ spelled here * /
 #undef DRIVER_MEMBER
 } driver;
 
-/* One product of n x n matrices of ones; */
+/* One product of n x n matrices of ones. */
 typedef struct product {
     const char *label, *ptx, *entry;
     unsigned n, tile_m, tile_n, threads, shared_bytes;
