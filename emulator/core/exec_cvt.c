@@ -82,10 +82,7 @@ static void integer_limits(ptx_type type, s64 *least, u64 *most)
 {
     int bits = ptx_type_bits(type);
     bool is_signed = ptx_type_class(type) == 's';
-    *least = is_signed ? -(s64)((u64)1 << (bits - 1)) : 0;
-    if (is_signed && bits == 64) {
-        *least = INT64_MIN;
-    }
+    *least = is_signed ? (s64)(~(u64)0 << (bits - 1)) : 0;
     *most = ~(u64)0 >> (64 - bits + (is_signed ? 1 : 0));
 }
 

@@ -423,7 +423,7 @@ static void copy_parts(emu_warp *w, const lane_addresses *to, const lane_address
         if (reading >> i & 1) {
             memcpy(value, host(0, from->at[i]), size[i]);
         }
-        memcpy(w->block->shared + to->at[i], value, bytes);
+        memcpy(w->block->shared + to->at[i], value, bytes < sizeof value ? bytes : sizeof value);
         forget_shared((u8 *)w->block->shared_known, to->at[i], bytes);
     }
 }
