@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "emit_compile.h"
 
 /* ---- contents -------------------------------------------------------------------------------- */
 
@@ -59,19 +60,6 @@ static mmlp_status add_sources(contents *c, const emit_kernels *kernels)
     return MMLP_OK;
 }
 
-static void locate_line(const char **file, int *file_line, int line, const void *user)
-{
-    template_locate(file, file_line, user, line);
-}
-
-mmlp_status bundle_compile(nvrtc_image *out, const nvrtc *compiler, const emit_kernel *kernel,
-                           const char *target)
-{
-    nvrtc_source source = {kernel->file, text_string(&kernel->source.text), target, locate_line,
-                           &kernel->source};
-    return nvrtc_compile(out, compiler, &source);
-}
-
 /* linear_fc1_forward.cu and sm_80: linear_fc1_forward.sm_80.cubin */
 static char *image_name(const char *source, const char *target, const char *kind)
 {
@@ -82,24 +70,23 @@ static char *image_name(const char *source, const char *target, const char *kind
     return name;
 }
 
-static mmlp_status add_images_of(contents *c, const nvrtc *compiler, const emit_kernels *kernels,
-                                 int index, const char *target, const bundle_options *options)
+/* Moves the wanted parts of an image into the bundle. */
+static mmlp_status add_image(contents *c, nvrtc_image *image, const emit_kernel *kernel, int index,
+                             const char *target, const bundle_options *options)
 {
-    nvrtc_image image;
-    const emit_kernel *kernel = &kernels->kernels[index];
-    mmlp_status status = bundle_compile(&image, compiler, kernel, target);
-    if (status == MMLP_OK && options->cubin) {
-        status = add_file(c, (bundle_file){image_name(kernel->file, target, "cubin"), image.cubin,
-                                           image.cubin_bytes, index, target, "cubin"});
-        image.cubin = NULL;
+    if (options->cubin) {
+        char *cubin = image->cubin;
+        image->cubin = NULL;
+        MMLP_TRY(add_file(c, (bundle_file){image_name(kernel->file, target, "cubin"), cubin,
+                                           image->cubin_bytes, index, target, "cubin"}));
     }
-    if (status == MMLP_OK && options->ptx) {
-        status = add_file(c, (bundle_file){image_name(kernel->file, target, "ptx"), image.ptx,
-                                           image.ptx_bytes, index, target, "ptx"});
-        image.ptx = NULL;
+    if (options->ptx) {
+        char *ptx = image->ptx;
+        image->ptx = NULL;
+        MMLP_TRY(add_file(c, (bundle_file){image_name(kernel->file, target, "ptx"), ptx,
+                                           image->ptx_bytes, index, target, "ptx"}));
     }
-    nvrtc_image_free(&image);
-    return status;
+    return MMLP_OK;
 }
 
 static mmlp_status add_images(contents *c, const emit_kernels *kernels,
@@ -108,17 +95,18 @@ static mmlp_status add_images(contents *c, const emit_kernels *kernels,
     static const char *const default_archs[] = {"sm_80"};
     const char *const *archs = options->arch_count ? options->archs : default_archs;
     int arch_count = options->arch_count ? options->arch_count : 1;
-    nvrtc *compiler;
+    nvrtc_image *images;
     if (!options->ptx && !options->cubin)
         return MMLP_OK;
-    MMLP_TRY(nvrtc_open(&compiler, NULL));
+    MMLP_TRY(emit_compile(&images, kernels, archs, arch_count));
     mmlp_status status = MMLP_OK;
     for (int i = 0; i < kernels->count; i++)
         for (int a = 0; a < arch_count; a++)
-            MMLP_TRY_CLEANUP(add_images_of(c, compiler, kernels, i, archs[a], options));
+            MMLP_TRY_CLEANUP(add_image(c, &images[i * arch_count + a], &kernels->kernels[i], i,
+                                       archs[a], options));
 
 cleanup:
-    nvrtc_close(compiler);
+    emit_images_free(images, kernels->count * arch_count);
     return status;
 }
 

@@ -7,7 +7,6 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#include "base/nvrtc.h"
 #include "emit.h"
 
 typedef struct bundle_options {
@@ -24,12 +23,7 @@ typedef struct bundle_options {
  */
 mmlp_status bundle_write(const module_spec *spec, const char *path, const bundle_options *options);
 
-/* Compiles one emitted kernel for a target, with lines of messages mapped to the template. */
-mmlp_status bundle_compile(nvrtc_image *out, const nvrtc *compiler, const emit_kernel *kernel,
-                           const char *target);
-
-/* ---- bundle_manifest.c
- * ------------------------------------------------------------------------------ */
+/* ---- bundle_manifest.c ---- */
 
 /* One file of the bundle besides the manifest. */
 typedef struct bundle_file {

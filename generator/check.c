@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bundle_write.h"
+#include "emit_compile.h"
 
 /* The number in front of `words`, as in "12 bytes stack frame"; -1 when the log has no such words.
  */
@@ -86,24 +86,18 @@ static bool print_report(FILE *out, const emit_kernel *kernel, const char *arch,
 mmlp_status check_kernels(int *failures, FILE *out, const emit_kernels *kernels,
                           const char *const *archs, int arch_count)
 {
-    nvrtc *compiler;
     *failures = 0;
     if (arch_count == 0) {
         archs = plan_architectures;
         while (archs[arch_count])
             arch_count++;
     }
-    MMLP_TRY(nvrtc_open(&compiler, NULL));
-    mmlp_status status = MMLP_OK;
-    for (int a = 0; a < arch_count && status == MMLP_OK; a++) {
-        for (int i = 0; i < kernels->count && status == MMLP_OK; i++) {
-            nvrtc_image image;
-            status = bundle_compile(&image, compiler, &kernels->kernels[i], archs[a]);
-            if (status == MMLP_OK && !print_report(out, &kernels->kernels[i], archs[a], &image))
-                ++*failures;
-            nvrtc_image_free(&image);
-        }
-    }
-    nvrtc_close(compiler);
-    return status;
+    nvrtc_image *images;
+    MMLP_TRY(emit_compile(&images, kernels, archs, arch_count));
+    for (int a = 0; a < arch_count; a++)
+        for (int i = 0; i < kernels->count; i++)
+            *failures +=
+                !print_report(out, &kernels->kernels[i], archs[a], &images[i * arch_count + a]);
+    emit_images_free(images, kernels->count * arch_count);
+    return MMLP_OK;
 }

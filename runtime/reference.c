@@ -10,7 +10,7 @@
 
 #include "bundle.h"
 #include "context.h"
-#include "parallel.h"
+#include "base/parallel.h"
 #include "tensor.h"
 
 /* LANES tokens are worked on side by side (vectors of the host); BLOCK tokens share one pass over

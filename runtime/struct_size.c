@@ -6,34 +6,44 @@
 
 #include "context.h"
 
+/* No struct of this interface will ever be larger: a greater size is uninitialised memory. */
+enum { MAX_STRUCT_BYTES = 4096 };
+
 static mmlp_status check_size(size_t *out, const void *callers, const char *what)
 {
+    *out = sizeof(size_t);
     if (!callers)
         return mmlp_fail(MMLP_ERROR_ARGUMENT, "%s: NULL was given", what);
-    memcpy(out, callers, sizeof *out);
-    if (*out < sizeof(size_t))
+    size_t size;
+    memcpy(&size, callers, sizeof size);
+    if (size < sizeof(size_t) || size > MAX_STRUCT_BYTES)
         return mmlp_fail(MMLP_ERROR_ARGUMENT,
-                         "%s: struct_size is %zu; start from the struct's _INIT macro", what, *out);
+                         "%s: struct_size is %zu; start from the struct's _INIT macro", what, size);
+    *out = size;
     return MMLP_OK;
+}
+
+/* Copies what lies behind struct_size and in both structs. */
+static void copy_members(void *to, const void *from, size_t size, size_t other_size)
+{
+    size_t end = size < other_size ? size : other_size;
+    for (size_t i = sizeof(size_t); i < end; i++)
+        ((unsigned char *)to)[i] = ((const unsigned char *)from)[i];
 }
 
 mmlp_status struct_fill(void *callers, const void *filled, size_t size, const char *what)
 {
-    size_t callers_size = 0;
+    size_t callers_size;
     MMLP_TRY(check_size(&callers_size, callers, what));
-    size_t count = callers_size < size ? callers_size : size;
-    memcpy((char *)callers + sizeof(size_t), (const char *)filled + sizeof(size_t),
-           count - sizeof(size_t));
+    copy_members(callers, filled, size, callers_size);
     return MMLP_OK;
 }
 
 mmlp_status struct_read(void *own, const void *callers, size_t size, const char *what)
 {
-    size_t callers_size = 0;
+    size_t callers_size;
     MMLP_TRY(check_size(&callers_size, callers, what));
-    size_t count = callers_size < size ? callers_size : size;
-    memcpy((char *)own + sizeof(size_t), (const char *)callers + sizeof(size_t),
-           count - sizeof(size_t));
+    copy_members(own, callers, size, callers_size);
     /* What this library does not know must not have been asked for. */
     for (size_t i = size; i < callers_size; i++) {
         if (((const unsigned char *)callers)[i] != 0)

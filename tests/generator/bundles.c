@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "base/file.h"
+#include "base/nvrtc.h"
 #include "bundle_write.h"
 #include "check.h"
 #include "spec_text.h"

@@ -1,8 +1,8 @@
 /*
  * parallel.h: a loop over the host's cores.
  */
-#ifndef MMLP_PARALLEL_H
-#define MMLP_PARALLEL_H
+#ifndef MMLP_BASE_PARALLEL_H
+#define MMLP_BASE_PARALLEL_H
 
 #include <stdint.h>
 

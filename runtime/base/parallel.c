@@ -1,5 +1,5 @@
 /* parallel.c: a loop over the host's cores: threads take ranges from a shared counter. */
-#include "parallel.h"
+#include "base/parallel.h"
 
 #include <pthread.h>
 #include <sched.h>
