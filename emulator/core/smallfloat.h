@@ -80,15 +80,15 @@ static inline u32 f32_to_tf32(u32 bits)
 }
 
 typedef struct small_format {
-    int mantissa, bias, exponent_max; /* largest biased exponent of a finite number */
+    int mantissa, bias;
     u32 largest, infinity, nan;
 } small_format;
 
-static const small_format format_f16 = {10, 15, 30, 0x7bff, 0x7c00, 0x7fff};
-static const small_format format_bf16 = {7, 127, 254, 0x7f7f, 0x7f80, 0x7fff};
-static const small_format format_tf32 = {10, 127, 254, 0x3fbff, 0x3fc00, 0x3ffff};
-static const small_format format_e4m3 = {3, 7, 15, 0x7e, 0x7f, 0x7f};
-static const small_format format_e5m2 = {2, 15, 30, 0x7b, 0x7c, 0x7f};
+static const small_format format_f16 = {10, 15, 0x7bff, 0x7c00, 0x7fff};
+static const small_format format_bf16 = {7, 127, 0x7f7f, 0x7f80, 0x7fff};
+static const small_format format_tf32 = {10, 127, 0x3fbff, 0x3fc00, 0x3ffff};
+static const small_format format_e4m3 = {3, 7, 0x7e, 0x7f, 0x7f};
+static const small_format format_e5m2 = {2, 15, 0x7b, 0x7c, 0x7f};
 
 enum { ROUND_NEAREST, ROUND_ZERO, ROUND_DOWN, ROUND_UP, ROUND_AWAY };
 
