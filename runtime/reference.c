@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "bundle.h"
 #include "context.h"
-#include "base/parallel.h"
 #include "tensor.h"
 
 /* LANES tokens are worked on side by side (vectors of the host); BLOCK tokens share one pass over
