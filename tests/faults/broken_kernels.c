@@ -117,7 +117,7 @@ Test(broken_kernels, a_removed_syncthreads_reads_what_other_warps_have_not_copie
     char *source = replace(read_kernel(&shape), "__syncthreads();", "", 0);
     cr_assert_eq(run(source, &shape, 0), CUDA_ERROR_LAUNCH_FAILED);
     const char *report = cuEmulatorLastReport();
-    cr_expect_not_null(strstr(report, "uninitialised"), "%s", report);
+    cr_expect_not_null(strstr(report, "never written"), "%s", report);
     cr_expect_not_null(strstr(report, "shared"), "%s", report);
     cr_expect_not_null(strstr(report, "ldmatrix"), "%s", report);
     cr_expect_not_null(strstr(report, shape.entry), "%s", report);
@@ -131,7 +131,7 @@ Test(broken_kernels, an_unwritten_shared_tile_is_an_uninitialised_read)
                            "if (k < 0) cp_async_16(to + stage_a_bytes", 0);
     cr_assert_eq(run(source, &shape, 0), CUDA_ERROR_LAUNCH_FAILED);
     const char *report = cuEmulatorLastReport();
-    cr_expect_not_null(strstr(report, "uninitialised"), "%s", report);
+    cr_expect_not_null(strstr(report, "never written"), "%s", report);
     cr_expect_not_null(strstr(report, "ldmatrix"), "%s", report);
 }
 
