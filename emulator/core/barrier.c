@@ -124,7 +124,7 @@ void barrier_arrive(emu_warp *w, const emu_instr *in, uint32_t mask)
 {
     exec_block *block = w->block;
     uint32_t id, count, mode = in->aux & 0xff;
-    if ((in->aux & BAR_ALIGNED) && !warp_meet(w, in, mask, w->existing, "an aligned barrier")) {
+    if ((in->aux & BAR_ALIGNED) && !warp_meet(w, in, mask, w->live, "an aligned barrier")) {
         return;
     }
     if (mask != w->mask) {

@@ -55,14 +55,15 @@ Test(isa_warp, shuffles_read_the_lane_that_mode_segment_and_clamp_name)
             for (unsigned b = 0; b < 32; b += 5) {
                 unsigned c = controls[k];
                 char body[1024];
-                snprintf(body, sizeof body,
-                         "mul.wide.u32 %%rd0, %%thread, 4; add.s64 %%rd0, %%in, %%rd0; ld.global.b32 "
-                         "%%r1, [%%rd0];\n"
-                         "shfl.sync.%s.b32 %%r0|%%p0, %%r1, %u, 0x%x, -1; @%%p0 add.u32 %%r0, "
-                         "%%r0, 0x100000;\n"
-                         "mul.wide.u32 %%rd0, %%thread, 4; add.s64 %%rd0, %%out, %%rd0; st.global.b32 "
-                         "[%%rd0], %%r0;",
-                         modes[m], b, c);
+                snprintf(
+                    body, sizeof body,
+                    "mul.wide.u32 %%rd0, %%thread, 4; add.s64 %%rd0, %%in, %%rd0; ld.global.b32 "
+                    "%%r1, [%%rd0];\n"
+                    "shfl.sync.%s.b32 %%r0|%%p0, %%r1, %u, 0x%x, -1; @%%p0 add.u32 %%r0, "
+                    "%%r0, 0x100000;\n"
+                    "mul.wide.u32 %%rd0, %%thread, 4; add.s64 %%rd0, %%out, %%rd0; st.global.b32 "
+                    "[%%rd0], %%r0;",
+                    modes[m], b, c);
                 kernel_run(modes[m], body, 1, 32, in, sizeof in, out, sizeof out);
                 for (unsigned lane = 0; lane < 32; ++lane) {
                     int in_range;
@@ -80,19 +81,20 @@ Test(isa_warp, shuffles_read_the_lane_that_mode_segment_and_clamp_name)
 Test(isa_warp, votes_and_the_active_mask_see_every_lane)
 {
     uint32_t out[32];
-    kernel_run("ballot", "setp.lt.u32 %p0, %thread, 5; vote.sync.ballot.b32 %r0, %p0, -1;" STORE_R0, 1,
-               32, NULL, 0, out, sizeof out);
+    kernel_run("ballot", "setp.lt.u32 %p0, %thread, 5; vote.sync.ballot.b32 %r0, %p0, -1;" STORE_R0,
+               1, 32, NULL, 0, out, sizeof out);
     for (int lane = 0; lane < 32; ++lane)
         cr_assert_eq(out[lane], 0x1f);
 
-    kernel_run("any, all, uni",
-               "setp.lt.u32 %p0, %thread, 5; vote.sync.any.pred %p1, %p0, -1; vote.sync.all.pred %p2, "
-               "%p0, -1;\n"
-               "vote.sync.uni.pred %p3, %p0, -1; vote.sync.all.pred %p4, !%p0, -1;\n"
-               "selp.b32 %r0, 1, 0, %p1; selp.b32 %r1, 2, 0, %p2; or.b32 %r0, %r0, %r1;\n"
-               "selp.b32 %r1, 4, 0, %p3; or.b32 %r0, %r0, %r1; selp.b32 %r1, 8, 0, %p4; or.b32 "
-               "%r0, %r0, %r1;" STORE_R0,
-               1, 32, NULL, 0, out, sizeof out);
+    kernel_run(
+        "any, all, uni",
+        "setp.lt.u32 %p0, %thread, 5; vote.sync.any.pred %p1, %p0, -1; vote.sync.all.pred %p2, "
+        "%p0, -1;\n"
+        "vote.sync.uni.pred %p3, %p0, -1; vote.sync.all.pred %p4, !%p0, -1;\n"
+        "selp.b32 %r0, 1, 0, %p1; selp.b32 %r1, 2, 0, %p2; or.b32 %r0, %r0, %r1;\n"
+        "selp.b32 %r1, 4, 0, %p3; or.b32 %r0, %r0, %r1; selp.b32 %r1, 8, 0, %p4; or.b32 "
+        "%r0, %r0, %r1;" STORE_R0,
+        1, 32, NULL, 0, out, sizeof out);
     for (int lane = 0; lane < 32; ++lane)
         cr_assert_eq(out[lane], 1, "lane %d: got %u", lane, out[lane]);
 
@@ -173,7 +175,8 @@ Test(isa_warp, a_barrier_makes_shared_stores_of_other_warps_visible)
         "mov.u32 %r20, shared; mad.lo.u32 %r1, %thread, 4, %r20; mul.lo.u32 %r2, %thread, 3; "
         "st.shared.b32 [%r1], %r2;\n"
         "bar.sync 0;\n"
-        "sub.u32 %r3, 255, %thread; mad.lo.u32 %r1, %r3, 4, %r20; ld.shared.b32 %r0, [%r1];" STORE_R0,
+        "sub.u32 %r3, 255, %thread; mad.lo.u32 %r1, %r3, 4, %r20; ld.shared.b32 %r0, "
+        "[%r1];" STORE_R0,
         1, 256, NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 256; ++i)
         cr_assert_eq(out[i], 3 * (255 - i));
@@ -225,4 +228,21 @@ Test(isa_warp, special_registers_describe_the_thread)
         cr_assert_eq(out[i][2], (1u << (i % 32)) - 1);
         cr_assert_eq(out[i][3], 1064);
     }
+}
+
+Test(isa_warp, a_barrier_waits_only_for_threads_that_have_not_exited)
+{
+    /* Half of warp 0 and all of warp 2 leave before the barrier. */
+    uint32_t out[96];
+    kernel_run(
+        "bar.sync after exit",
+        "mov.u32 %r20, shared; mad.lo.u32 %r1, %thread, 4, %r20; st.shared.b32 [%r1], %thread;\n"
+        "setp.lt.u32 %p0, %thread, 16; setp.ge.u32 %p1, %thread, 64; or.pred %p0, %p0, %p1; @%p0 "
+        "exit;\n"
+        "bar.sync 0;\n"
+        "sub.u32 %r3, 79, %thread; mad.lo.u32 %r1, %r3, 4, %r20; ld.shared.b32 %r0, "
+        "[%r1];" STORE_R0,
+        1, 96, NULL, 0, out, sizeof out);
+    for (uint32_t i = 0; i < 96; ++i)
+        cr_assert_eq(out[i], i < 16 || i >= 64 ? 0 : 79 - i, "thread %u: got %u", i, out[i]);
 }
