@@ -147,7 +147,8 @@ static f64 integer_to_f64(number n, u32 aux)
 {
     enter_rounding(aux);
     volatile s64 ordered = n.integer;
-    volatile f64 result = n.is_unsigned ? (f64)(u64)ordered : (f64)ordered;
+    /* Some compilers widen u64 by a difference, which is -0 for 0 when rounding down. */
+    volatile f64 result = n.is_unsigned ? fabs((f64)(u64)ordered) : (f64)ordered;
     leave_rounding(aux);
     return result;
 }

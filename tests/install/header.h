@@ -1,7 +1,9 @@
 /* header.h: a program that includes the public header first, and uses every initialiser. */
 #include <megamlp/megamlp.h>
 
-static inline int use_every_initialiser(void)
+int use_every_initialiser(void);
+
+int use_every_initialiser(void)
 {
     mmlp_context_options context = MMLP_CONTEXT_OPTIONS_INIT;
     mmlp_device_properties device = MMLP_DEVICE_PROPERTIES_INIT;
@@ -14,5 +16,5 @@ static inline int use_every_initialiser(void)
     mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
     return context.struct_size && device.struct_size && bundle.struct_size &&
            reference.struct_size && mlp.struct_size && memory.struct_size && view.struct_size &&
-           forward.struct_size && kernel.struct_size && use_every_initialiser();
+           forward.struct_size && kernel.struct_size;
 }
