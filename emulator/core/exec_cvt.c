@@ -145,10 +145,12 @@ static f32 f64_to_f32(f64 value, u32 aux)
 
 static f64 integer_to_f64(number n, u32 aux)
 {
+    if (n.integer == 0) {
+        return 0; /* some compilers widen u64 by a difference, which rounds down to -0 */
+    }
     enter_rounding(aux);
     volatile s64 ordered = n.integer;
-    /* Some compilers widen u64 by a difference, which is -0 for 0 when rounding down. */
-    volatile f64 result = n.is_unsigned ? fabs((f64)(u64)ordered) : (f64)ordered;
+    volatile f64 result = n.is_unsigned ? (f64)(u64)ordered : (f64)ordered;
     leave_rounding(aux);
     return result;
 }
