@@ -103,6 +103,7 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t linear)
     const ir_kernel *kernel = grid->kernel;
     block->grid = grid;
     block->linear = linear;
+    block->paused = false;
     block->index[0] = (unsigned)(linear % grid->grid[0]);
     block->index[1] = (unsigned)(linear / grid->grid[0] % grid->grid[1]);
     block->index[2] = (unsigned)(linear / grid->grid[0] / grid->grid[1]);

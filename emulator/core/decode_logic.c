@@ -29,7 +29,7 @@ static void emit1(decoder *d, ir_op op, uint32_t result, uint32_t a, uint32_t au
 static void move_pack(decoder *d, int bytes)
 {
     const ptx_operand *list = &d->statement->operands[1];
-    int part = bytes / list->item_count;
+    int part = list->item_count ? bytes / list->item_count : 0;
     uint32_t parts[16];
     if (part * list->item_count != bytes || part == 0) {
         decode_unknown(d);
@@ -49,7 +49,7 @@ static void move_pack(decoder *d, int bytes)
 static void move_unpack(decoder *d, int bytes)
 {
     const ptx_operand *list = &d->statement->operands[0];
-    int part = bytes / list->item_count;
+    int part = list->item_count ? bytes / list->item_count : 0;
     uint32_t parts[16];
     if (part * list->item_count != bytes || part == 0) {
         decode_unknown(d);
@@ -178,7 +178,18 @@ void decode_setp(decoder *d)
     emit_compare(d, type, p, q);
 }
 
-/* set.CmpOp.dtype.stype d, a, b: all ones or zero; 1.0 or 0.0 for a float destination */
+/* result = p ? one : 0 */
+static void select_constant(decoder *d, uint32_t result, uint64_t one, int bytes, uint32_t p)
+{
+    decode_instr *in = decode_emit(d, bytes == 2 ? IR_selp_b16 : IR_selp_b32);
+    decode_add_def(in, result);
+    decode_add_use(in, decode_const(d, one, bytes));
+    decode_add_use(in, decode_const(d, 0, bytes));
+    decode_add_use(in, p);
+}
+
+/* set.CmpOp.dtype.stype d, a, b: all ones or zero; 1.0 or 0.0 for a float destination; each half on
+ * its own for pairs */
 void decode_set(decoder *d)
 {
     const decode_words *w = &d->words;
@@ -189,20 +200,29 @@ void decode_set(decoder *d)
     int bytes = ptx_type_bits(to) / 8;
     uint32_t p = decode_register_new(d, 0), q = decode_register_new(d, 0);
     emit_compare(d, type, p, q);
-    uint64_t one = to == TYPE_F32    ? 0x3f800000u
-                   : to == TYPE_F16  ? 0x3c00u
-                   : to == TYPE_BF16 ? 0x3f80u
-                                     : ~UINT64_C(0);
+    uint64_t one = to == TYPE_F32                         ? 0x3f800000u
+                   : to == TYPE_F16 || to == TYPE_F16X2   ? 0x3c00u
+                   : to == TYPE_BF16 || to == TYPE_BF16X2 ? 0x3f80u
+                                                          : ~UINT64_C(0);
     bool is_pair = type == TYPE_F16X2 || type == TYPE_BF16X2;
-    if (is_pair || !((M(U32) | M(S32) | M(F32) | M(U16) | M(S16) | M(F16) | M(BF16)) >> to & 1)) {
+    uint64_t allowed = is_pair ? M(U32) | M(S32) | UINT64_C(1) << type
+                               : M(U32) | M(S32) | M(F32) | M(U16) | M(S16) | M(F16) | M(BF16);
+    if (!(allowed >> to & 1)) {
         decode_unknown(d);
     }
     uint32_t result = decode_def(d, &d->statement->operands[0], bytes, false);
-    decode_instr *in = decode_emit(d, bytes == 2 ? IR_selp_b16 : IR_selp_b32);
+    if (!is_pair) {
+        select_constant(d, result, one, bytes, p);
+        return;
+    }
+    uint32_t low = decode_register_new(d, 2), high = decode_register_new(d, 2);
+    select_constant(d, low, one, 2, p);
+    select_constant(d, high, one, 2, q);
+    decode_instr *in = decode_emit(d, IR_pack);
+    in->in.aux = 2 << 8 | 2;
     decode_add_def(in, result);
-    decode_add_use(in, decode_const(d, one, bytes));
-    decode_add_use(in, decode_const(d, 0, bytes));
-    decode_add_use(in, p);
+    decode_add_use(in, low);
+    decode_add_use(in, high);
 }
 
 void decode_selp(decoder *d)

@@ -159,6 +159,7 @@ typedef struct exec_block {
     unsigned index[3];
     uint64_t linear;
     uint64_t random;
+    bool paused; /* it made room for other blocks before */
     int warp_count;
     emu_warp warps[EXEC_MAX_WARPS];
     uint8_t *shared;        /* shared_bytes */

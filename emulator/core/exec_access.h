@@ -151,7 +151,7 @@ static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_add
         ISA(fail_alignment)(w, in, a, align, SPACE_GLOBAL, mask);
         return false;
     }
-    if ((a->lowest < w->span.lo || a->highest + bytes > w->span.hi) &&
+    if ((a->lowest < w->span.lo || a->highest > w->span.hi || a->highest + bytes > w->span.hi) &&
         !ISA(find_span)(w, a, bytes)) {
         return ISA(check_lanes_apart)(w, in, a, bytes, reads, mask);
     }

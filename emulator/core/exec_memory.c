@@ -16,7 +16,8 @@ bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes)
     if (!memory_find(w->block->grid->memory, a->lowest, &found)) {
         return false;
     }
-    if (a->highest + bytes > found.base + found.bytes || a->highest < found.base) {
+    u64 end = found.base + found.bytes;
+    if (a->highest > end || a->highest + bytes > end) {
         return false;
     }
     w->span = (memory_span){found.base, found.base + found.bytes, found.whole};

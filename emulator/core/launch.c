@@ -10,7 +10,9 @@
 #include "exec.h"
 #include "machine.h"
 
-enum { SLICE = 8000000, MOST_RESIDENT = 1024 };
+/* A block's first turn is long enough for most to end in it; one that did not end may be waiting
+ * for a block that has not begun, so its later turns are short. */
+enum { FIRST_SLICE = 2000000, LATER_SLICE = 65536, MOST_RESIDENT = 1024 };
 
 typedef struct printed_block {
     uint64_t linear;
@@ -125,9 +127,11 @@ static void work(launch_job *job)
         turn = turn < set.running_count ? turn : 0;
         exec_block *block = set.running[turn];
         bool useless = block->linear > atomic_load(&job->faulty);
-        if (useless || block_run(block, SLICE) != BLOCK_PAUSED) {
+        uint64_t slice = block->paused ? LATER_SLICE : FIRST_SLICE;
+        if (useless || block_run(block, slice) != BLOCK_PAUSED) {
             finish_block(job, &set, turn);
         } else {
+            block->paused = true;
             turn++;
         }
     }

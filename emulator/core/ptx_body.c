@@ -89,13 +89,13 @@ static ptx_operand parse_address(ptx_parser *p)
         if (count == 1) {
             while (parser_at_mark(p, '+') || parser_at_mark(p, '-')) {
                 parser_accept_mark(p, '+');
-                result.imm += parser_expect_int(p);
+                result.imm = (int64_t)((uint64_t)result.imm + (uint64_t)parser_expect_int(p));
             }
         }
     } while (parser_accept_mark(p, ','));
     parser_expect_mark(p, ']');
     if (items[0].kind == OPERAND_VARIABLE) {
-        result.imm += items[0].imm;
+        result.imm = (int64_t)((uint64_t)result.imm + (uint64_t)items[0].imm);
         items[0].imm = 0;
     }
     result.items = pool_alloc(&p->module->memory, (size_t)count * sizeof *items);

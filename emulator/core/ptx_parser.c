@@ -337,6 +337,9 @@ static size_t parse_variable_type(ptx_parser *p, ptx_variable *v)
             vector = 4;
         } else if (parser_accept_directive(p, "attribute")) {
             while (!parser_accept_mark(p, ')')) {
+                if (p->lexer.token.kind == TOKEN_END) {
+                    parser_unexpected(p, "')'");
+                }
                 lexer_next(&p->lexer);
             }
         } else if (parser_accept_directive(p, "ptr")) {
@@ -545,10 +548,10 @@ static void parse_target(ptx_parser *p)
 static void parse_version(ptx_parser *p)
 {
     double value;
-    if (p->lexer.token.kind != TOKEN_F64) {
+    memcpy(&value, &p->lexer.token.bits, sizeof value);
+    if (p->lexer.token.kind != TOKEN_F64 || !(value > 0 && value < 1000)) {
         parser_unexpected(p, "a version like 9.0");
     }
-    memcpy(&value, &p->lexer.token.bits, sizeof value);
     p->module->version = (int)(value * 10 + 0.5);
     lexer_next(&p->lexer);
 }
