@@ -3,6 +3,9 @@
 
 #include <criterion/criterion.h>
 
+/* An extension of the emulator: cuda.h does not declare it. */
+extern const char *cuEmulatorLastReport(void);
+
 static CUcontext context;
 
 static void check(CUresult result, const char *call, const char *what)
@@ -85,4 +88,9 @@ CUresult device_try(CUmodule module, const char *entry, unsigned blocks, unsigne
 {
     CUresult result = launch(module, entry, blocks, threads, shared_bytes, arguments);
     return result == CUDA_SUCCESS ? cuCtxSynchronize() : result;
+}
+
+const char *device_last_report(void)
+{
+    return cuEmulatorLastReport();
 }

@@ -19,5 +19,7 @@ void device_run(CUmodule module, const char *entry, unsigned blocks, unsigned th
 /* Launches, waits, and returns what the synchronising call said. */
 CUresult device_try(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
                     unsigned shared_bytes, void **arguments);
+/* The emulator's text about the last fault, "" when there was none. */
+const char *device_last_report(void);
 
 #endif
