@@ -70,8 +70,9 @@ double bench_median(double runs[BENCH_RUNS])
 int main(int argc, char **argv)
 {
     options o = {.arch = "sm_80"};
-    const struct argp parser = {
-        option_table, parse_option, "jit SPEC.lua\nemulator", documentation, NULL, NULL, NULL};
+    const struct argp parser = {option_table,  parse_option, "jit SPEC.lua\nemulator",
+                                documentation, NULL,         tool_help_filter,
+                                NULL};
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     return strcmp(o.what, "jit") == 0 ? bench_jit(o.spec, o.arch) : bench_emulator();

@@ -32,7 +32,7 @@
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, \
        void **, void **))
 
-    typedef struct driver {
+typedef struct driver {
     void *library;
 #define DRIVER_MEMBER(member, symbol, parameters) CUresult(*member) parameters;
     DRIVER_FUNCTIONS(DRIVER_MEMBER)

@@ -53,9 +53,7 @@ static const char documentation[] =
     "  megamlp-run --check specs/llama3_8b.lua --random 1 --tokens 128\n"
     "  megamlp-run --check --arch sm_80 swiglu.lua swiglu.safetensors\n\n"
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 a bad spec or file, 4 a device or compile "
-    "error.\n"
-    "Environment: MMLP_DRIVER, MMLP_CACHE_DIR (empty: no cache), MMLP_VERBOSE, "
-    "MMLP_EMULATOR_DEVICE.";
+    "error.";
 
 /* A whole number in [least, most], or a usage error. */
 static uint64_t parse_number(const char *text, uint64_t least, uint64_t most, const char *option,
@@ -286,7 +284,7 @@ int main(int argc, char **argv)
 {
     options o = {.pass = "forward", .device = "auto", .tokens = -1, .check_tokens = 16};
     const struct argp parser = {option_table,  parse_option, "SPEC.lua|NAME.mlp [FILE.safetensors]",
-                                documentation, NULL,         NULL,
+                                documentation, NULL,         tool_help_filter,
                                 NULL};
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);

@@ -1,6 +1,7 @@
 /* tool.c: one-line errors, the choice of the device, and turning a spec into a bundle. */
 #include "tool.h"
 
+#include <argp.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -37,6 +38,24 @@ void tool_log(void *user, const char *line)
 {
     (void)user;
     fprintf(stderr, "%s: %s\n", program_invocation_short_name, line);
+}
+
+char *tool_help_filter(int key, const char *text, void *input)
+{
+    (void)input;
+    if (key != ARGP_KEY_HELP_EXTRA)
+        return (char *)text;
+    char *table = strdup("Environment:\n");
+    const mmlp_environment_variable *variable;
+    for (int i = 0; table && (variable = mmlp_environment(i)); ++i) {
+        char *longer = NULL;
+        if (asprintf(&longer, "%s  %-24s %s (%s)\n", table, variable->name, variable->meaning,
+                     variable->fallback) < 0)
+            longer = NULL;
+        free(table);
+        table = longer;
+    }
+    return table;
 }
 
 double tool_milliseconds(void)

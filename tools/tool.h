@@ -21,6 +21,8 @@ int tool_fail(int code, const char *format, ...) __attribute__((format(printf, 2
 int tool_fail_status(mmlp_status status);
 /* mmlp_context_options.log: a line to stderr. */
 void tool_log(void *user, const char *line);
+/* argp.help_filter: --help ends with the environment variables, from the library's own table. */
+char *tool_help_filter(int key, const char *text, void *input);
 /* Milliseconds of a clock that only goes forward. */
 double tool_milliseconds(void);
 
