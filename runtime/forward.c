@@ -116,11 +116,26 @@ static mmlp_status take_tensors(slot_value *values, int64_t *tokens, const mmlp_
     return MMLP_OK;
 }
 
+/* Whether one forward kernel hands this buffer to another: then it cannot be left out. */
+static bool is_handed_on(const mmlp_mlp *mlp, int slot)
+{
+    int kernels = 0;
+    for (int i = 0; i < mlp->kernel_count; i++) {
+        const loaded_kernel *loaded = &mlp->kernels[i];
+        bool uses = false;
+        for (int k = 0; k < loaded->kernel->argument_count; k++)
+            uses |= loaded->slots[k] == slot;
+        kernels += uses && loaded->kernel->pass == BUNDLE_FORWARD;
+    }
+    return kernels > 1;
+}
+
 /* The buffers in the memory that the caller gave. Without `saved` its buffers are null pointers,
  * which the kernels do not write. */
-static mmlp_status take_buffers(slot_value *values, int64_t tokens, const mmlp_bundle *bundle,
+static mmlp_status take_buffers(slot_value *values, int64_t tokens, const mmlp_mlp *mlp,
                                 const mmlp_forward_args *args)
 {
+    const mmlp_bundle *bundle = mlp->bundle;
     size_t scratch = lifetime_bytes(bundle, MMLP_LIFETIME_SCRATCH, tokens);
     if (scratch > 0 && !args->scratch)
         return mmlp_fail(MMLP_ERROR_ARGUMENT,
@@ -134,6 +149,13 @@ static mmlp_status take_buffers(slot_value *values, int64_t tokens, const mmlp_b
                          (uintptr_t)args->scratch % 16 ? "scratch" : "saved",
                          (uintptr_t)args->scratch % 16 ? args->scratch : args->saved);
     for (int i = 0; i < bundle->buffer_count; i++) {
+        size_t saved = lifetime_bytes(bundle, MMLP_LIFETIME_SAVED, tokens);
+        if (bundle->buffers[i].lifetime == MMLP_LIFETIME_SAVED && saved > 0 && !args->saved &&
+            is_handed_on(mlp, SLOT_BUFFER + i))
+            return mmlp_fail(MMLP_ERROR_ARGUMENT,
+                             "saved: NULL was given, wanted %zu bytes of device memory for %lld "
+                             "tokens: %s is kept there (save_activation)",
+                             saved, (long long)tokens, bundle->buffers[i].name);
         void *memory =
             bundle->buffers[i].lifetime == MMLP_LIFETIME_SAVED ? args->saved : args->scratch;
         values[SLOT_BUFFER + i].pointer =
@@ -178,7 +200,7 @@ static mmlp_status prepare(slot_value *values, int64_t *tokens, const mmlp_mlp *
     mmlp_forward_args args = MMLP_FORWARD_ARGS_INIT;
     MMLP_TRY(struct_read(&args, callers, sizeof args, "mmlp_forward_args"));
     MMLP_TRY(take_tensors(values, tokens, mlp, &args));
-    MMLP_TRY(take_buffers(values, *tokens, mlp->bundle, &args));
+    MMLP_TRY(take_buffers(values, *tokens, mlp, &args));
     values[SLOT_TOKENS].integer = *tokens;
     return MMLP_OK;
 }

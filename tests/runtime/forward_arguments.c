@@ -32,10 +32,15 @@ static int64_t elements_of(int tensor)
     return shapes[tensor][0] * (shapes[tensor][1] ? shapes[tensor][1] : 1);
 }
 
-static fixture *start(void)
+/* A fixture whose activation_output has this lifetime. */
+static fixture *start_with(const char *lifetime)
 {
     fixture *f = calloc(1, sizeof *f);
-    f->bundle = made_open(&f->made);
+    f->made = made_start();
+    json_t *activation = json_array_get(json_object_get(f->made.manifest, "buffers"), 1);
+    json_object_set_new(activation, "lifetime", json_string(lifetime));
+    made_write(&f->made);
+    cr_assert_eq(mmlp_bundle_open(&f->bundle, f->made.folder), MMLP_OK, "%s", mmlp_last_error());
     f->cache = make_temporary_folder();
     f->context = open_context(NULL, f->cache, NULL);
     mmlp_mlp_options options = MMLP_MLP_OPTIONS_INIT;
@@ -70,6 +75,11 @@ static fixture *start(void)
     f->args.saved = f->saved;
     f->args.scratch = f->scratch;
     return f;
+}
+
+static fixture *start(void)
+{
+    return start_with("scratch");
 }
 
 static void finish(fixture *f)
@@ -198,6 +208,18 @@ Test(forward, a_wrong_type_device_or_layout_is_told)
     cr_expect_eq(mmlp_mlp_forward(f->mlp, &f->args, NULL), MMLP_ERROR_SHAPE);
     cr_expect(strstr(mmlp_last_error(), "linear_fc2.weight: found it at address 0x"));
     cr_expect(strstr(mmlp_last_error(), ", wanted a multiple of 16 bytes"));
+    finish(f);
+}
+
+Test(forward, a_saved_activation_cannot_be_left_out)
+{
+    fixture *f = start_with("saved");
+    cr_expect_eq(mmlp_mlp_forward(f->mlp, &f->args, NULL), MMLP_OK, "%s", mmlp_last_error());
+    f->args.saved = NULL;
+    expect_refused(f, MMLP_ERROR_ARGUMENT,
+                   "saved: NULL was given, wanted 2592 bytes of device memory for 5 tokens: "
+                   "activation_output is kept there (save_activation)");
+    cr_expect_eq(mmlp_stream_sync(f->context, NULL), MMLP_OK);
     finish(f);
 }
 

@@ -321,7 +321,8 @@ typedef struct mmlp_forward_args {
     const mmlp_tensor *linear_fc2_bias;   /* [hidden_size]; NULL unless folded or added */
     const mmlp_tensor *per_token_scale;   /* fp32 [tokens]; NULL unless the spec has one */
     const mmlp_tensor *output;            /* [tokens, hidden_size], written */
-    void *saved;   /* saved_bytes of device memory, kept until dgrad; NULL: inference, not stored */
+    void *saved; /* saved_bytes of device memory, kept until dgrad; NULL: inference, not stored (not
+                  * for a spec with save_activation, whose activation lies there) */
     void *scratch; /* scratch_bytes of device memory; NULL when that is 0 */
 } mmlp_forward_args;
 #define MMLP_FORWARD_ARGS_INIT                                                                     \
