@@ -204,16 +204,16 @@ Test(isa_matrix, mma_multiplies_the_elements_that_its_layout_names)
     "mul.lo.u32 %r25, %r22, 1024; mad.lo.u32 %r25, %r23, 48, %r25; mad.lo.u32 %r25, %r24, 2, "     \
     "%r25;\n"                                                                                      \
     "add.u32 %r25, %r25, %r20; mul.lo.u32 %r26, %r22, 1000; mad.lo.u32 %r26, %r23, 10, %r26;\n"    \
-    "add.u32 %r26, %r26, %r24; cvt.u16.u32 %h0, %r26; setp.eq.u32 %p0, %thread, 0; @%p0 "             \
+    "add.u32 %r26, %r26, %r24; cvt.u16.u32 %h0, %r26; setp.eq.u32 %p0, %thread, 0; @%p0 "          \
     "st.shared.b16 [%r25], %h0;\n"                                                                 \
     "add.u32 %r21, %r21, 1; setp.lt.u32 %p1, %r21, 256; @%p1 bra FILL;\n"                          \
     "bar.sync 0;\n"
 /* %r27: where row lane % 8 of matrix lane / 8 starts. */
 #define ROW_ADDRESS                                                                                \
-    "shr.u32 %r22, %thread, 3; and.b32 %r23, %thread, 7; mul.lo.u32 %r27, %r22, 1024;\n"                 \
+    "shr.u32 %r22, %thread, 3; and.b32 %r23, %thread, 7; mul.lo.u32 %r27, %r22, 1024;\n"           \
     "mad.lo.u32 %r27, %r23, 48, %r27; add.u32 %r27, %r27, %r20;\n"
 #define STORE_FOUR                                                                                 \
-    "mul.wide.u32 %rd0, %thread, 16; add.s64 %rd0, %out, %rd0;\n"                                     \
+    "mul.wide.u32 %rd0, %thread, 16; add.s64 %rd0, %out, %rd0;\n"                                  \
     "st.global.v4.b32 [%rd0], {%r0,%r1,%r2,%r3};\n"
 #define ZERO_FOUR "mov.b32 %r0, 0; mov.b32 %r1, 0; mov.b32 %r2, 0; mov.b32 %r3, 0;\n"
 
@@ -286,12 +286,13 @@ Test(isa_matrix, stmatrix_is_the_inverse_of_ldmatrix)
 Test(isa_matrix, movmatrix_transposes_across_the_warp)
 {
     uint32_t out[32];
-    kernel_run("movmatrix",
-               FILL_SHARED ROW_ADDRESS
-               "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r0}, [%r27];\n"
-               "movmatrix.sync.aligned.m8n8.trans.b16 %r1, %r0;\n"
-               "mul.wide.u32 %rd0, %thread, 4; add.s64 %rd0, %out, %rd0; st.global.b32 [%rd0], %r1;",
-               1, 32, NULL, 0, out, sizeof out);
+    kernel_run(
+        "movmatrix",
+        FILL_SHARED ROW_ADDRESS
+        "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r0}, [%r27];\n"
+        "movmatrix.sync.aligned.m8n8.trans.b16 %r1, %r0;\n"
+        "mul.wide.u32 %rd0, %thread, 4; add.s64 %rd0, %out, %rd0; st.global.b32 [%rd0], %r1;",
+        1, 32, NULL, 0, out, sizeof out);
     for (int lane = 0; lane < 32; ++lane)
         for (int e = 0; e < 2; ++e) {
             int row = lane / 4, column = 2 * (lane % 4) + e;
@@ -310,16 +311,16 @@ static void run_cp_async(const char *name, const char *instruction, uint32_t out
     for (uint32_t i = 0; i < 128; ++i)
         in[i / 4][i % 4] = 0x01010101u * (i + 1);
     char body[2048];
-    snprintf(
-        body, sizeof body,
-        "mov.u32 %%r20, shared; mad.lo.u32 %%r20, %%thread, 16, %%r20;\n"
-        "mov.b32 %%r30, -1; st.shared.v4.b32 [%%r20], {%%r30,%%r30,%%r30,%%r30};\n"
-        "mul.wide.u32 %%rd0, %%thread, 16; add.s64 %%rd1, %%in, %%rd0; add.s64 %%rd2, %%out, %%rd0;\n"
-        "mov.u32 %%r1, 5; setp.eq.u32 %%p0, %%thread, 3;\n"
-        "%s\n cp.async.commit_group; cp.async.wait_group 0;\n"
-        "ld.shared.v4.b32 {%%r0,%%r1,%%r2,%%r3}, [%%r20]; st.global.v4.b32 [%%rd2], "
-        "{%%r0,%%r1,%%r2,%%r3};",
-        instruction);
+    snprintf(body, sizeof body,
+             "mov.u32 %%r20, shared; mad.lo.u32 %%r20, %%thread, 16, %%r20;\n"
+             "mov.b32 %%r30, -1; st.shared.v4.b32 [%%r20], {%%r30,%%r30,%%r30,%%r30};\n"
+             "mul.wide.u32 %%rd0, %%thread, 16; add.s64 %%rd1, %%in, %%rd0; add.s64 %%rd2, %%out, "
+             "%%rd0;\n"
+             "mov.u32 %%r1, 5; setp.eq.u32 %%p0, %%thread, 3;\n"
+             "%s\n cp.async.commit_group; cp.async.wait_group 0;\n"
+             "ld.shared.v4.b32 {%%r0,%%r1,%%r2,%%r3}, [%%r20]; st.global.v4.b32 [%%rd2], "
+             "{%%r0,%%r1,%%r2,%%r3};",
+             instruction);
     kernel_run(name, body, 1, 32, in, sizeof in, out, 512);
 }
 

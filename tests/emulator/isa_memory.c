@@ -206,8 +206,9 @@ Test(isa_memory, atomics_return_the_old_value_and_leave_the_new)
 Test(isa_memory, atomics_of_many_blocks_lose_no_update)
 {
     uint32_t out[2];
-    kernel_run("counters", "atom.global.add.u32 %r0, [%out], 1; red.global.add.u32 [%out+4], %thread;",
-               50, 128, NULL, 0, out, sizeof out);
+    kernel_run("counters",
+               "atom.global.add.u32 %r0, [%out], 1; red.global.add.u32 [%out+4], %thread;", 50, 128,
+               NULL, 0, out, sizeof out);
     cr_assert_eq(out[0], 50 * 128);
     cr_assert_eq(out[1], 50 * 127 * 64);
 }
@@ -231,12 +232,13 @@ Test(isa_memory, divergent_loops_reconverge)
 {
     /* Each lane adds 0 + 1 + ... + tid in a loop of its own length. */
     uint32_t out[64];
-    kernel_run("loop",
-               "mov.u32 %r0, 0; mov.u32 %r1, 0;\nLOOP: setp.gt.u32 %p0, %r1, %thread; @%p0 bra END;\n"
-               "add.u32 %r0, %r0, %r1; add.u32 %r1, %r1, 1; bra LOOP;\nEND: activemask.b32 %r2; "
-               "popc.b32 %r2, %r2;\n"
-               "bar.sync 0;" STORE_R0,
-               1, 64, NULL, 0, out, sizeof out);
+    kernel_run(
+        "loop",
+        "mov.u32 %r0, 0; mov.u32 %r1, 0;\nLOOP: setp.gt.u32 %p0, %r1, %thread; @%p0 bra END;\n"
+        "add.u32 %r0, %r0, %r1; add.u32 %r1, %r1, 1; bra LOOP;\nEND: activemask.b32 %r2; "
+        "popc.b32 %r2, %r2;\n"
+        "bar.sync 0;" STORE_R0,
+        1, 64, NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 64; ++i)
         cr_assert_eq(out[i], i * (i + 1) / 2);
 }
@@ -244,11 +246,12 @@ Test(isa_memory, divergent_loops_reconverge)
 Test(isa_memory, an_indexed_branch_takes_the_target_of_each_lane)
 {
     uint32_t out[32];
-    kernel_run("brx.idx",
-               "and.b32 %r1, %thread, 3;\nTARGETS: .branchtargets A, B, C, D;\nbrx.idx %r1, TARGETS;\n"
-               "A: mov.u32 %r0, 10; bra END; B: mov.u32 %r0, 20; bra END; C: mov.u32 %r0, 30; bra "
-               "END; D: mov.u32 %r0, 40;\nEND:" STORE_R0,
-               1, 32, NULL, 0, out, sizeof out);
+    kernel_run(
+        "brx.idx",
+        "and.b32 %r1, %thread, 3;\nTARGETS: .branchtargets A, B, C, D;\nbrx.idx %r1, TARGETS;\n"
+        "A: mov.u32 %r0, 10; bra END; B: mov.u32 %r0, 20; bra END; C: mov.u32 %r0, 30; bra "
+        "END; D: mov.u32 %r0, 40;\nEND:" STORE_R0,
+        1, 32, NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 32; ++i)
         cr_assert_eq(out[i], 10 * (i % 4 + 1));
 }
@@ -256,8 +259,8 @@ Test(isa_memory, an_indexed_branch_takes_the_target_of_each_lane)
 Test(isa_memory, a_predicated_exit_ends_single_lanes)
 {
     uint32_t out[32];
-    kernel_run("exit", "mov.u32 %r0, 5; setp.lt.u32 %p0, %thread, 9; @%p0 exit;" STORE_R0, 1, 32, NULL,
-               0, out, sizeof out);
+    kernel_run("exit", "mov.u32 %r0, 5; setp.lt.u32 %p0, %thread, 9; @%p0 exit;" STORE_R0, 1, 32,
+               NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 32; ++i)
         cr_assert_eq(out[i], i < 9 ? 0u : 5u);
 }
@@ -265,14 +268,15 @@ Test(isa_memory, a_predicated_exit_ends_single_lanes)
 Test(isa_memory, inner_scopes_hide_registers_and_labels_of_the_outer_one)
 {
     uint32_t out[32];
-    kernel_run("scopes",
-               "mov.u32 %r0, 1;\n"
-               "{ .reg .b32 %r0; mov.u32 %r0, 50; setp.eq.u32 %p0, %thread, 0; @%p0 bra SKIP; mov.u32 "
-               "%r0, 60; SKIP: mov.u32 %r5, %r0; }\n"
-               "{ .reg .b32 %r0; mov.u32 %r0, 70; @%p0 bra SKIP; mov.u32 %r0, 80; SKIP: add.u32 "
-               "%r5, %r5, %r0; }\n"
-               "mad.lo.u32 %r0, %r5, 10, %r0;" STORE_R0,
-               1, 32, NULL, 0, out, sizeof out);
+    kernel_run(
+        "scopes",
+        "mov.u32 %r0, 1;\n"
+        "{ .reg .b32 %r0; mov.u32 %r0, 50; setp.eq.u32 %p0, %thread, 0; @%p0 bra SKIP; mov.u32 "
+        "%r0, 60; SKIP: mov.u32 %r5, %r0; }\n"
+        "{ .reg .b32 %r0; mov.u32 %r0, 70; @%p0 bra SKIP; mov.u32 %r0, 80; SKIP: add.u32 "
+        "%r5, %r5, %r0; }\n"
+        "mad.lo.u32 %r0, %r5, 10, %r0;" STORE_R0,
+        1, 32, NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 32; ++i)
         cr_assert_eq(out[i], i == 0 ? 1201u : 1401u);
 }

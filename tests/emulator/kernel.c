@@ -11,17 +11,17 @@
 static char *wrap(const char *body)
 {
     char *text = NULL;
-    int length =
-        asprintf(&text,
-                 ".version 9.0\n.target sm_100\n.address_size 64\n"
-                 ".visible .entry kernel(.param .u64 pin, .param .u64 pout)\n{\n"
-                 "  .shared .align 1024 .b8 shared[16384];\n"
-                 "  .reg .b64 %%in, %%out, %%rd<32>; .reg .b32 %%thread, %%r<64>; .reg .f32 %%f<32>;\n"
-                 "  .reg .b16 %%h<16>; .reg .pred %%p<16>;\n"
-                 "  ld.param.u64 %%in, [pin]; ld.param.u64 %%out, [pout]; mov.u32 %%thread, %%tid.x;\n"
-                 "  cvta.to.global.u64 %%in, %%in; cvta.to.global.u64 %%out, %%out;\n"
-                 "%s\n  ret;\n}\n",
-                 body);
+    int length = asprintf(
+        &text,
+        ".version 9.0\n.target sm_100\n.address_size 64\n"
+        ".visible .entry kernel(.param .u64 pin, .param .u64 pout)\n{\n"
+        "  .shared .align 1024 .b8 shared[16384];\n"
+        "  .reg .b64 %%in, %%out, %%rd<32>; .reg .b32 %%thread, %%r<64>; .reg .f32 %%f<32>;\n"
+        "  .reg .b16 %%h<16>; .reg .pred %%p<16>;\n"
+        "  ld.param.u64 %%in, [pin]; ld.param.u64 %%out, [pout]; mov.u32 %%thread, %%tid.x;\n"
+        "  cvta.to.global.u64 %%in, %%in; cvta.to.global.u64 %%out, %%out;\n"
+        "%s\n  ret;\n}\n",
+        body);
     cr_assert(length > 0);
     return text;
 }
