@@ -34,17 +34,6 @@ static const word_row words[] = {
 #define TYPE(id, spelling, bits, cls) {CLASS_TYPE, spelling, TYPE_##id},
 #include "modifiers.def"
 #include "ptx_types.def"
-#undef FLAG
-#undef SPACE_WORD
-#undef VECTOR_WORD
-#undef COMPARE
-#undef ACTION
-#undef MODE
-#undef SHAPE
-#undef COUNT_WORD
-#undef LAYOUT
-#undef HINT
-#undef ORDER
 #undef TYPE
 };
 

@@ -14,28 +14,7 @@
 
 typedef enum decode_flag_bit {
 #define FLAG(id, spelling) FLAG_BIT_##id,
-#define SPACE_WORD(spelling, space)
-#define VECTOR_WORD(spelling, n)
-#define COMPARE(id, spelling)
-#define ACTION(id, spelling)
-#define MODE(id, spelling)
-#define SHAPE(id, spelling)
-#define COUNT_WORD(spelling, n)
-#define LAYOUT(spelling)
-#define HINT(spelling)
-#define ORDER(spelling)
 #include "modifiers.def"
-#undef FLAG
-#undef SPACE_WORD
-#undef VECTOR_WORD
-#undef COMPARE
-#undef ACTION
-#undef MODE
-#undef SHAPE
-#undef COUNT_WORD
-#undef LAYOUT
-#undef HINT
-#undef ORDER
     FLAG_BIT_COUNT
 } decode_flag_bit;
 

@@ -16,56 +16,26 @@ enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32 };
 #define FULL_MASK 0xffffffffu
 
 /* Words as numbers: COMPARE_EQ, ACTION_ADD, MODE_UP, SHAPE_M16N8K16, ... */
-#define FLAG(id, spelling)
-#define SPACE_WORD(spelling, space)
-#define VECTOR_WORD(spelling, n)
-#define COUNT_WORD(spelling, n)
-#define LAYOUT(spelling)
-#define HINT(spelling)
-#define ORDER(spelling)
 #define COMPARE(id, spelling) COMPARE_##id,
-#define ACTION(id, spelling)
-#define MODE(id, spelling)
-#define SHAPE(id, spelling)
 enum {
 #include "modifiers.def"
     COMPARE_COUNT
 };
-#undef COMPARE
-#undef ACTION
-#define COMPARE(id, spelling)
 #define ACTION(id, spelling) ACTION_##id,
 enum {
 #include "modifiers.def"
     ACTION_COUNT
 };
-#undef ACTION
-#undef MODE
-#define ACTION(id, spelling)
 #define MODE(id, spelling) MODE_##id,
 enum {
 #include "modifiers.def"
     MODE_COUNT
 };
-#undef MODE
-#undef SHAPE
-#define MODE(id, spelling)
 #define SHAPE(id, spelling) SHAPE_##id,
 enum {
 #include "modifiers.def"
     SHAPE_COUNT
 };
-#undef FLAG
-#undef SPACE_WORD
-#undef VECTOR_WORD
-#undef COMPARE
-#undef ACTION
-#undef MODE
-#undef SHAPE
-#undef COUNT_WORD
-#undef LAYOUT
-#undef HINT
-#undef ORDER
 
 /* aux of arithmetic rows */
 enum {
