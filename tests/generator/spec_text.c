@@ -6,20 +6,23 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/mmlp-spec-XXXXXX";
+static char *folder;
 
 static void remove_folder(void)
 {
-    char command[64];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    if (system(command) != 0)
-        perror(command);
+    char *command = NULL;
+    if (asprintf(&command, "rm -rf '%s'", folder) < 0 || system(command) != 0)
+        perror(folder);
+    free(command);
+    free(folder);
 }
 
 void spec_text_file(const char *name, const char *content)
 {
     static bool made;
     if (!made) {
+        const char *parent = getenv("TMPDIR");
+        cr_assert_gt(asprintf(&folder, "%s/mmlp-spec-XXXXXX", parent ? parent : P_tmpdir), 0);
         cr_assert(mkdtemp(folder) && chdir(folder) == 0);
         atexit(remove_folder);
         made = true;
