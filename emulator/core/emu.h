@@ -60,7 +60,8 @@ void emu_machine_destroy(emu_machine *machine); /* NULL allowed; frees its memor
 /* bytes == 0: INVALID_VALUE; more than the device has left: OUT_OF_MEMORY. `label` (may be NULL)
  * names the allocation in reports, e.g. a module variable. */
 CUresult emu_memory_alloc(emu_machine *machine, CUdeviceptr *out, size_t bytes, const char *label);
-CUresult emu_memory_free(emu_machine *machine, CUdeviceptr ptr); /* not a base: INVALID_VALUE */
+/* Not a base, or the variable of a module: INVALID_VALUE. */
+CUresult emu_memory_free(emu_machine *machine, CUdeviceptr ptr);
 /* The allocation that holds ptr, or INVALID_VALUE. Either out pointer may be NULL. */
 CUresult emu_memory_range(emu_machine *machine, CUdeviceptr ptr, CUdeviceptr *base, size_t *bytes);
 void emu_memory_usage(emu_machine *machine, size_t *free_bytes, size_t *total_bytes);

@@ -1,7 +1,8 @@
 /*
- * memory.c: device memory. Allocation is first fit in address order inside one PROT_NONE
- * reservation; the pages of an allocation become accessible when it is made and are given back when
- * it is freed, so that size costs nothing until it is touched.
+ * memory.c: device memory. An allocation goes behind the one made before it, inside one PROT_NONE
+ * reservation, and to the first gap when the end is reached: what was freed stays unused for long,
+ * so that its use is found. The pages of an allocation become accessible when it is made and are
+ * given back when it is freed, so that size costs nothing until it is touched.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,7 @@ bool memory_open(memory_arena *arena, size_t capacity)
     arena->reserved = round_up(2 * capacity, PAGE);
     arena->base = reserve(arena->reserved, PROT_NONE);
     arena->known = reserve(arena->reserved / 8, PROT_READ | PROT_WRITE);
+    arena->next = (uint64_t)(uintptr_t)arena->base + GUARD;
     pthread_mutex_init(&arena->lock, NULL);
     if (!arena->base || !arena->known) {
         memory_close(arena);
@@ -150,10 +152,10 @@ static uint64_t footprint(uint64_t bytes)
     return round_up(bytes, PAGE) + GUARD;
 }
 
-static uint64_t find_gap(const memory_arena *arena, size_t bytes, size_t *position)
+static uint64_t find_gap(const memory_arena *arena, uint64_t from, size_t bytes, size_t *position)
 {
-    uint64_t at = (uint64_t)(uintptr_t)arena->base + GUARD;
-    for (size_t i = 0; i < arena->count; i++) {
+    uint64_t at = from;
+    for (size_t i = first_above(arena, from - 1); i < arena->count; i++) {
         if (arena->table[i].base >= at + footprint(bytes)) {
             *position = i;
             return at;
@@ -176,7 +178,10 @@ CUresult memory_alloc(memory_arena *arena, CUdeviceptr *out, size_t bytes, const
     size_t position;
     uint64_t base = 0;
     if (bytes <= arena->capacity && round_up(bytes, ALIGNMENT) <= arena->capacity - arena->used) {
-        base = find_gap(arena, bytes, &position);
+        base = find_gap(arena, arena->next, bytes, &position);
+        if (!base) {
+            base = find_gap(arena, (uint64_t)(uintptr_t)arena->base + GUARD, bytes, &position);
+        }
     }
     if (base &&
         mprotect((void *)(uintptr_t)base, round_up(bytes, PAGE), PROT_READ | PROT_WRITE) == 0) {
@@ -187,6 +192,7 @@ CUresult memory_alloc(memory_arena *arena, CUdeviceptr *out, size_t bytes, const
             .base = base, .bytes = bytes, .label = label ? pool_require(strdup(label)) : NULL};
         arena->count++;
         arena->used += round_up(bytes, ALIGNMENT);
+        arena->next = base + footprint(bytes);
         *out = base;
         result = CUDA_SUCCESS;
     }
@@ -297,8 +303,11 @@ CUresult emu_memory_alloc(emu_machine *machine, CUdeviceptr *out, size_t bytes, 
 
 CUresult emu_memory_free(emu_machine *machine, CUdeviceptr ptr)
 {
+    memory_allocation found;
     pthread_mutex_lock(&machine->launching);
-    CUresult result = memory_free(&machine->memory, ptr);
+    /* only variables have a label, and they go with their module */
+    bool is_variable = memory_find(&machine->memory, ptr, &found) && found.label;
+    CUresult result = is_variable ? CUDA_ERROR_INVALID_VALUE : memory_free(&machine->memory, ptr);
     pthread_mutex_unlock(&machine->launching);
     return result;
 }

@@ -29,6 +29,7 @@ typedef struct memory_arena {
     uint8_t *known; /* bit i of the map: byte base + i is initialised */
     size_t reserved;
     size_t capacity, used;
+    uint64_t next; /* where the search for a gap begins: behind the allocation made last */
     memory_allocation *table; /* sorted by base */
     size_t count, table_capacity;
     pthread_mutex_t lock;

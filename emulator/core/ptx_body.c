@@ -259,6 +259,28 @@ static void parse_instruction(ptx_parser *p, ptx_statement *s, const ptx_name *o
     memcpy(s->operands, operands, bytes);
 }
 
+/* L: .branchtargets a, b, ...; as many as a switch has cases */
+static void parse_targets(ptx_parser *p, ptx_statement *s)
+{
+    int capacity = 0;
+    s->opcode = ptx_intern(p->module, ".branchtargets", 14)->chars;
+    while (!parser_accept_mark(p, ';')) {
+        if (s->operand_count == capacity) {
+            capacity = capacity ? 2 * capacity : 16;
+            ptx_operand *grown =
+                pool_alloc(&p->module->memory, (size_t)capacity * sizeof *s->operands);
+            if (s->operand_count) {
+                memcpy(grown, s->operands, (size_t)s->operand_count * sizeof *grown);
+            }
+            s->operands = grown;
+        }
+        s->operands[s->operand_count++] = parse_operand(p);
+        if (!parser_at_mark(p, ';')) {
+            parser_expect_mark(p, ',');
+        }
+    }
+}
+
 /* NAME: label, or the `L: .branchtargets a, b;` list, or an instruction. */
 static void parse_labelled(ptx_parser *p, int guard, bool guard_negated)
 {
@@ -274,7 +296,7 @@ static void parse_labelled(ptx_parser *p, int guard, bool guard_negated)
     }
     s->label = name;
     if (parser_accept_directive(p, "branchtargets")) {
-        parse_instruction(p, s, ptx_intern(p->module, ".branchtargets", 14));
+        parse_targets(p, s);
     } else if (parser_at_directive(p, "callprototype") || parser_at_directive(p, "calltargets")) {
         ptx_fail(p->module, line, "calls through a register are not implemented");
     }

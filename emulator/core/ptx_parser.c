@@ -284,7 +284,7 @@ static void parse_fixup(ptx_parser *p, ptx_variable *v, size_t at)
     }
     fixup->next = v->fixups;
     v->fixups = fixup;
-    if (fixup->bytes < 4) {
+    if (fixup->bytes < 4 || fixup->bytes > 8) {
         ptx_fail(p->module, p->lexer.token.line,
                  "address of %.80s in a %d-byte element is not "
                  "implemented",
@@ -561,8 +561,9 @@ static void parse_module(ptx_parser *p)
     ptx_variable **variables = &p->module->variables;
     ptx_function **functions = &p->module->functions;
     int count = 0;
-    bool is_extern = false;
-    while (p->lexer.token.kind != TOKEN_END) {
+    bool is_extern = false, is_linked = false;
+    while (p->lexer.token.kind != TOKEN_END || is_linked) {
+        is_linked = true;
         if (parser_accept_directive(p, "extern")) {
             is_extern = true;
             continue;
@@ -593,6 +594,7 @@ static void parse_module(ptx_parser *p)
             parser_unexpected(p, "a directive of the module");
         }
         is_extern = false;
+        is_linked = false;
     }
     if (!p->module->version || !p->module->target) {
         ptx_fail(p->module, 1, ".version or .target is missing");

@@ -223,9 +223,7 @@ void warp_exit_lanes(emu_warp *w, uint32_t mask)
     } else {
         find_merge_pc(w);
     }
-    if (w->live == 0) {
-        barrier_recheck(w->block);
-    }
+    barrier_recheck(w->block);
 }
 
 /* Nobody is ready and everybody waits for lanes that are at other instructions. */
