@@ -328,7 +328,7 @@ Test(faults, threads_that_wait_for_each_other_in_vain_are_reported)
          CUDA_ERROR_LAUNCH_FAILED,
          {"lanes that are not in their member mask", "lanes 0x00000001"}},
         {"a count that is no multiple of the warp",
-         "bar.sync 0, 48;",
+         "mov.u32 %r0, 48; bar.sync 0, %r0;",
          64,
          CUDA_ERROR_LAUNCH_FAILED,
          {"misuse of barrier 0 (count 48)"}},

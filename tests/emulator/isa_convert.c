@@ -71,6 +71,10 @@ Test(isa_convert, integers_extend_truncate_and_saturate)
             for (saturating = 0; saturating < 2; ++saturating) {
                 from_integer = integers[from];
                 to_integer = integers[to];
+                /* ptxas takes .sat only where something can be out of range */
+                if (saturating && least(from_integer) >= least(to_integer) &&
+                    most(from_integer) <= most(to_integer))
+                    continue;
                 char ptx[64];
                 snprintf(ptx, sizeof ptx, "cvt%s.%s.%s %%d, %%a;", saturating ? ".sat" : "",
                          to_integer.name, from_integer.name);
