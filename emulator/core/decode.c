@@ -525,6 +525,12 @@ void decode_statements(decoder *d)
     for (int i = 0; i < f->body_count; i++) {
         const ptx_statement *s = &f->body[i];
         if (s->label) {
+            for (uint32_t k = d->first_label; k < d->label_count; k++) {
+                if (d->labels[k].name == s->label && d->labels[k].scope == s->scope) {
+                    ptx_fail(d->module, s->line, "label '%.200s' is declared twice",
+                             s->label->chars);
+                }
+            }
             POOL_GROW(d->labels, d->label_count, d->label_capacity);
             d->labels[d->label_count++] = (decode_label){s->label, s->scope, d->count};
         }

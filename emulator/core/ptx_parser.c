@@ -199,6 +199,10 @@ int64_t parser_expect_int(ptx_parser *p)
 void parser_bind(ptx_parser *p, ptx_name *name, binding_kind kind, int first, int count,
                  ptx_variable *variable)
 {
+    /* a module's variables may be declared before they are defined */
+    if (p->depth > 0 && name->binding && name->binding->depth == p->depth) {
+        ptx_fail(p->module, p->lexer.token.line, "'%.200s' is declared twice", name->chars);
+    }
     ptx_binding *binding = pool_alloc(&p->module->memory, sizeof *binding);
     *binding = (ptx_binding){.kind = kind,
                              .first = first,
