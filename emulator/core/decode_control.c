@@ -128,12 +128,17 @@ void decode_place_locals(decoder *d, ptx_function *f)
     }
 }
 
-static ptx_variable *param_variable(decoder *d, const ptx_operand *operand)
+/* Where the .param variable is that the call hands over; it has at least `bytes`. */
+static uint64_t param_address(decoder *d, const ptx_operand *operand, size_t bytes)
 {
     if (operand->kind != OPERAND_VARIABLE || operand->variable->space != SPACE_LOCAL) {
         decode_fail(d, "arguments and results of 'call' must be .param variables");
     }
-    return operand->variable;
+    if (operand->variable->bytes < bytes) {
+        decode_fail(d, "'%.200s' has %zu bytes, the called function wants %zu",
+                    operand->variable->name->chars, operand->variable->bytes, bytes);
+    }
+    return operand->variable->address;
 }
 
 /* The formal parameters become other names of the caller's variables. */
@@ -146,7 +151,7 @@ static void bind_params(decoder *d, ptx_variable *formal, const ptx_operand *act
             decode_fail(d, "'call' gives %d %s, the function has more", given, what);
         }
         formal->space = SPACE_LOCAL;
-        formal->address = param_variable(d, &actual->items[i])->address;
+        formal->address = param_address(d, &actual->items[i], formal->bytes);
     }
 }
 
@@ -163,12 +168,12 @@ static void call_external(decoder *d, const ptx_function *f, const ptx_operand *
     }
     decode_instr *in = decode_emit(d, is_print ? IR_print : IR_assert_fail);
     for (int i = 0; i < arguments->item_count && i < 4; i++) {
-        in->in.r[i] = (uint32_t)param_variable(d, &arguments->items[i])->address;
+        size_t bytes = !is_print && i == 2 ? 4 : 8; /* the line of an assertion, else pointers */
+        in->in.r[i] = (uint32_t)param_address(d, &arguments->items[i], bytes);
     }
     if (is_print) {
-        in->in.imm = results && results->item_count
-                         ? (int64_t)param_variable(d, &results->items[0])->address
-                         : -1;
+        in->in.imm =
+            results && results->item_count ? (int64_t)param_address(d, &results->items[0], 4) : -1;
         return;
     }
     in->ends_block = true;

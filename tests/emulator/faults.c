@@ -632,6 +632,9 @@ Test(faults, a_text_that_is_wrong_is_refused_with_its_line)
          "PTX line 9: ", CUDA_ERROR_INVALID_PTX},
         {HEADER ENTRY "  add.u32 %r0, %r1, %r9;\n  ret;\n}\n", "'%r9'", CUDA_ERROR_INVALID_PTX},
         {HEADER ENTRY "  add.u32 %r0, %r1;\n  ret;\n}\n", "PTX line 8: ", CUDA_ERROR_INVALID_PTX},
+        {HEADER ".func f(.param .b64 x)\n{\n  ret;\n}" ENTRY
+                "  .param .b32 y;\n  call f, (y);\n  ret;\n}\n",
+         "PTX line 12: 'y' has 4 bytes, the called function wants 8", CUDA_ERROR_INVALID_PTX},
         {HEADER ENTRY "L: ret;\nL: ret;\n}\n", "PTX line 9: label 'L' is declared twice",
          CUDA_ERROR_INVALID_PTX},
         {HEADER ENTRY "  .reg .b64 %r<2>;\n  ret;\n}\n", "PTX line 8: '%r' is declared twice",
