@@ -166,6 +166,19 @@ static int keep_traceback(lua_State *lua)
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
+/* file_read without the byte order mark that some editors put first. */
+static mmlp_status read_text(char **out, size_t *bytes, const char *path)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    const size_t length = sizeof mark - 1;
+    MMLP_TRY(file_read(out, bytes, path));
+    if (strncmp(*out, mark, length) == 0) {
+        *bytes -= length;
+        memmove(*out, *out + length, *bytes + 1);
+    }
+    return MMLP_OK;
+}
+
 /* Takes ownership of the file's text; false when out of memory. */
 static bool add_file(spec_loader *loader, const char *path, char *content)
 {
@@ -207,7 +220,7 @@ int loader_run_file(lua_State *lua, const char *path)
     for (int i = 0; i < loader->file_count; i++)
         if (loader->files[i].running && strcmp(loader->files[i].path, path) == 0)
             return luaL_error(lua, "include \"%s\": the file includes itself", name);
-    if (file_read(&content, &bytes, path) != MMLP_OK)
+    if (read_text(&content, &bytes, path) != MMLP_OK)
         return luaL_error(lua, "include \"%s\": %s", name, mmlp_last_error());
     if (!add_file(loader, path, content))
         return loader_raise_memory(lua);
@@ -319,7 +332,7 @@ mmlp_status spec_load(module_spec *out, const char *path, const spec_options *op
     char *content;
     size_t bytes;
 
-    MMLP_TRY(file_read(&content, &bytes, path));
+    MMLP_TRY(read_text(&content, &bytes, path));
     if (!add_file(&loader, path, content)) {
         status = mmlp_fail_memory(bytes, path);
         goto cleanup;

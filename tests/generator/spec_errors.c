@@ -167,6 +167,16 @@ Test(spec, syntax_errors_have_the_line)
     spec_text_fails("local a =\n\n= 3", "bad.lua:3: unexpected symbol near '='");
 }
 
+Test(spec, a_byte_order_mark_is_no_part_of_the_text)
+{
+    spec_text_fails(
+        "\xef\xbb\xbfreturn MLPSubmodules { linear_fc1 = ColumnParallelLinear, fc2 = 1,\n"
+        "  linear_fc2 = RowParallelLinear }",
+        "bad.lua:1:59: unknown field 'fc2' in MLPSubmodules");
+    spec_text_file("part.lua", "\xef\xbb\xbfreturn = 1");
+    spec_text_fails("include \"part.lua\"", "part.lua:1: unexpected symbol near '='");
+}
+
 Test(spec, errors_of_the_spec_itself_have_the_line)
 {
     spec_text_fails("\nerror(\"no such model\")", "bad.lua:2: no such model");
