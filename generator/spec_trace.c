@@ -234,6 +234,8 @@ static int unknown_activation(lua_State *lua)
 void trace_add_functions(lua_State *lua)
 {
     luaL_newmetatable(lua, symbol_metatable);
+    lua_pushstring(lua, "expression"); /* what Lua's own messages call it */
+    lua_setfield(lua, -2, "__name");
     for (size_t i = 0; i < sizeof arithmetic / sizeof *arithmetic; i++) {
         lua_pushinteger(lua, (lua_Integer)i);
         lua_pushcclosure(lua, do_arithmetic, 1);

@@ -123,6 +123,7 @@ Test(trace, mistakes_have_the_line_and_the_way_out)
         {"return x ^ 2", "'^' on an expression: write x * x"},
         {"return x .. \"a\"", "'..' on an expression is not supported"},
         {"return x.y", "an expression has no fields"},
+        {"return math.exp(x)", "bad argument #1 to 'exp' (number expected, got expression)"},
         {"return x + \"1\"", "+: expected expression or number, got string"},
         {"return x + nil", "+: expected expression or number, got nil"},
         {"return exp()", "exp: expected 1 argument, got 0"},
