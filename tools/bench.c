@@ -73,6 +73,7 @@ int main(int argc, char **argv)
     const struct argp parser = {option_table,  parse_option, "jit SPEC.lua\nemulator",
                                 documentation, NULL,         tool_help_filter,
                                 NULL};
+    tool_check_output_at_exit();
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     return strcmp(o.what, "jit") == 0 ? bench_jit(o.spec, o.arch) : bench_emulator();

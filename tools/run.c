@@ -286,6 +286,7 @@ int main(int argc, char **argv)
     const struct argp parser = {option_table,  parse_option, "SPEC.lua|NAME.mlp [FILE.safetensors]",
                                 documentation, NULL,         tool_help_filter,
                                 NULL};
+    tool_check_output_at_exit();
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);
 

@@ -279,6 +279,9 @@ static char *make_header(const safetensor *tensors, size_t count)
 int safetensors_write(const char *path, const safetensor *tensors, size_t count, char **error)
 {
     *error = NULL;
+    struct stat properties;
+    if (stat(path, &properties) == 0 && !S_ISREG(properties.st_mode))
+        return fail(error, path, "exists and is not a regular file; it is not replaced");
     char *temporary = NULL;
     char *header = make_header(tensors, count);
     if (!header || asprintf(&temporary, "%s.%ld", path, (long)getpid()) < 0) {

@@ -29,7 +29,8 @@ int safetensors_open(safetensors *out, const char *path, char **error);
 void safetensors_close(safetensors *file); /* a zeroed one is allowed */
 const safetensor *safetensors_find(const safetensors *file, const char *name);
 
-/* Writes CPU tensors to a temporary file beside `path`, then renames it. Errors as above. */
+/* Writes CPU tensors to a temporary file beside `path`, then renames it. What stands
+ * there and is no regular file (/dev/null) is not replaced. Errors as above. */
 int safetensors_write(const char *path, const safetensor *tensors, size_t count, char **error);
 
 /* "BF16", "F16", "F32", ... of a view's type; "?" when the format has no word for it. */

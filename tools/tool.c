@@ -34,6 +34,22 @@ int tool_fail_status(mmlp_status status)
     return tool_fail(code, "%s", line[0] ? line : mmlp_status_text(status));
 }
 
+static void check_output(void)
+{
+    errno = 0;
+    int lost = ferror(stdout);
+    if (fflush(stdout) == 0 && !lost)
+        return;
+    _exit(tool_fail(EXIT_INPUT, "cannot write to stdout: %s",
+                    errno ? strerror(errno) : "an earlier write failed"));
+}
+
+void tool_check_output_at_exit(void)
+{
+    if (atexit(check_output) != 0)
+        exit(tool_fail(EXIT_DEVICE, "out of memory"));
+}
+
 void tool_log(void *user, const char *line)
 {
     (void)user;

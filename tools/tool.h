@@ -19,6 +19,9 @@ enum {
 int tool_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints mmlp_last_error() and returns the exit code that goes with status. */
 int tool_fail_status(mmlp_status status);
+/* To be called first by main: at exit, also when argp exits after --help, output that did not
+ * arrive is an error (EXIT_INPUT). */
+void tool_check_output_at_exit(void);
 /* mmlp_context_options.log: a line to stderr. */
 void tool_log(void *user, const char *line);
 /* argp.help_filter: --help ends with the environment variables, from the library's own table. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "program.h"
 
@@ -205,6 +206,36 @@ Test(run_input, a_driver_that_is_not_there_is_a_device_error)
     expect(&result, 4, "/nowhere/libcuda.so.1");
     program_result_free(&result);
     unsetenv("MMLP_DRIVER");
+}
+
+Test(run_input, output_that_is_lost_is_an_error)
+{
+    const char *const arguments[] = {"/bin/sh", "-c", MEGAMLP_RUN " --help >/dev/full", NULL};
+    program_result result = program_run(arguments);
+    expect(&result, 3, "megamlp-run: cannot write to stdout: No space left on device");
+    program_result_free(&result);
+}
+
+Test(run_input, out_replaces_only_a_regular_file)
+{
+    char *folder = program_make_folder();
+    char *pipe = NULL, *line = NULL;
+    cr_assert_gt(asprintf(&pipe, "%s/pipe", folder), 0);
+    cr_assert_gt(asprintf(&line, "%s: exists and is not a regular file; it is not replaced", pipe),
+                 0);
+    cr_assert_eq(mkfifo(pipe, 0600), 0);
+    const char *const arguments[] = {
+        MEGAMLP_RUN, "--device", "emulator", "--out", pipe, SPECS "/tokens_not_gated.lua",
+        "--random",  "1",        "--tokens", "1",     NULL};
+    program_result result = program_run(arguments);
+    expect(&result, 3, line);
+    program_result_free(&result);
+
+    struct stat properties;
+    cr_expect(stat(pipe, &properties) == 0 && S_ISFIFO(properties.st_mode));
+    free(line);
+    free(pipe);
+    program_remove_folder(folder);
 }
 
 Test(run_input, out_writes_the_results_as_an_ordinary_file)
