@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bundle_write.h"
 #include "check.h"
@@ -48,6 +49,9 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
     arguments *a = state->input;
     switch (key) {
     case 'a':
+        for (int i = 0; i < a->arch_count; i++)
+            if (strcmp(a->archs[i], value) == 0)
+                return 0;
         if (a->arch_count == ARCHS_MAX)
             argp_error(state, "more than %d times --arch", ARCHS_MAX);
         else if (!plan_family_of(value))
@@ -126,7 +130,7 @@ cleanup:
 
 static int run_bundle(const arguments *a)
 {
-    if (!a->output) {
+    if (!a->output || !*a->output) {
         fprintf(stderr, "megamlp-gen bundle: -o NAME.mlp is missing\n");
         return EXIT_USAGE;
     }
@@ -222,9 +226,23 @@ static void print_help(FILE *out)
             "not compile.\n");
 }
 
+/* At exit, also when argp exits after --help: what was printed must have arrived. */
+static void check_output(void)
+{
+    errno = 0;
+    bool lost = ferror(stdout) != 0;
+    if (fflush(stdout) == 0 && !lost)
+        return;
+    fprintf(stderr, "megamlp-gen: cannot write to stdout: %s\n",
+            errno ? strerror(errno) : "an earlier write failed");
+    _exit(EXIT_SPEC);
+}
+
 int main(int argc, char **argv)
 {
     argp_err_exit_status = EXIT_USAGE;
+    if (atexit(check_output) != 0)
+        return EXIT_SPEC;
     if (argc < 2) {
         print_help(stderr);
         return EXIT_USAGE;

@@ -301,6 +301,43 @@ static void err_is(const char *wanted)
     free(content);
 }
 
+Test(cli, output_that_is_lost_is_an_error)
+{
+    static const char *const commands[] = {"--help", "plan --help", "fields", "--version"};
+    static const char wanted[] = "megamlp-gen: cannot write to stdout: ";
+    char command[1024];
+    go_to_temporary_folder();
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        snprintf(command, sizeof command, "%s %s >/dev/full 2>err", MMLP_GEN, commands[i]);
+        int status = system(command);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 3, "%s", commands[i]);
+        size_t bytes;
+        char *content = read_all(".", "err", &bytes);
+        cr_assert(strncmp(content, wanted, strlen(wanted)) == 0, "%s", content);
+        free(content);
+    }
+}
+
+Test(cli, an_architecture_that_is_given_twice_counts_once)
+{
+    cr_assert_eq(run("bundle " MMLP_SOURCE_DIR
+                     "/tests/specs/relu_bias.lua -o a.mlp --ptx -a sm_80 -a sm_80"),
+                 0);
+    size_t bytes;
+    char *manifest = read_all("a.mlp", "manifest.json", &bytes);
+    json_t *json = json_loads(manifest, 0, NULL);
+    json_t *kernel = json_array_get(json_object_get(json, "kernels"), 0);
+    cr_assert_eq(json_array_size(json_object_get(kernel, "images")), 1);
+    json_decref(json);
+    free(manifest);
+}
+
+Test(cli, an_empty_output_path_is_a_usage_error)
+{
+    cr_assert_eq(run("bundle x.lua -o ''"), 2);
+    err_is("megamlp-gen bundle: -o NAME.mlp is missing\n");
+}
+
 Test(cli, exit_statuses)
 {
     cr_assert_eq(run(""), 2);
