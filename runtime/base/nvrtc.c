@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <dlfcn.h>
+#include <locale.h>
 #include <nvrtc.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -273,6 +274,21 @@ static mmlp_status fetch(char **out, size_t *bytes, nvrtcProgram program, const 
     return MMLP_OK;
 }
 
+/* NVRTC makes other machine code where the thread's locale has a decimal comma: the locale of the
+ * program must not reach it. */
+static nvrtcResult compile_in_c_locale(const nvrtc *compiler, nvrtcProgram program,
+                                       const char *const *options)
+{
+    locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (!plain)
+        return NVRTC_ERROR_OUT_OF_MEMORY;
+    locale_t callers = uselocale(plain);
+    nvrtcResult result = compiler->nvrtcCompileProgram(program, OPTION_COUNT + 1, options);
+    uselocale(callers);
+    freelocale(plain);
+    return result;
+}
+
 mmlp_status nvrtc_compile(nvrtc_image *out, const nvrtc *compiler, const nvrtc_source *source)
 {
     *out = (nvrtc_image){0};
@@ -293,7 +309,7 @@ mmlp_status nvrtc_compile(nvrtc_image *out, const nvrtc *compiler, const nvrtc_s
                            compiler->nvrtcGetErrorString(result));
         goto cleanup;
     }
-    result = compiler->nvrtcCompileProgram(program, OPTION_COUNT + 1, options);
+    result = compile_in_c_locale(compiler, program, options);
     MMLP_TRY_CLEANUP(fetch(&raw_log, &raw_log_bytes, program, "log",
                            compiler->nvrtcGetProgramLogSize, compiler->nvrtcGetProgramLog));
     out->log = map_log(raw_log, source);

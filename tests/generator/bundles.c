@@ -2,6 +2,7 @@
  * it. */
 #include <criterion/criterion.h>
 #include <dirent.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -37,6 +38,25 @@ static char *read_all(const char *folder, const char *name, size_t *bytes)
     snprintf(path, sizeof path, "%s/%s", folder, name);
     cr_assert_eq(file_read(&content, bytes, path), MMLP_OK, "%s", mmlp_last_error());
     return content;
+}
+
+/* The cubin of the kernel a.mlp/linear_fc1_forward.cu (malloc). */
+static char *compile_fc1(size_t *bytes)
+{
+    nvrtc *compiler;
+    nvrtc_image image;
+    size_t count;
+    char *content = read_all("a.mlp", "linear_fc1_forward.cu", &count);
+    nvrtc_source source = {.name = "k.cu", .text = content, .target = "sm_80"};
+    cr_assert_eq(nvrtc_open(&compiler, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(nvrtc_compile(&image, compiler, &source), MMLP_OK, "%s", mmlp_last_error());
+    char *cubin = image.cubin;
+    *bytes = image.cubin_bytes;
+    image.cubin = NULL;
+    nvrtc_image_free(&image);
+    nvrtc_close(compiler);
+    free(content);
+    return cubin;
 }
 
 /* The current folder becomes the temporary one. */
@@ -106,6 +126,23 @@ Test(bundle, the_same_spec_gives_the_same_bytes)
         free(a);
         free(b);
     }
+}
+
+Test(compile, a_decimal_comma_of_the_program_does_not_reach_the_kernels)
+{
+    go_to_temporary_folder();
+    setenv("LOCPATH", ".", 1);
+    if (system("localedef -i de_DE -f UTF-8 ./de_DE.UTF-8 >/dev/null 2>&1") != 0)
+        cr_skip_test("this machine cannot make the locale de_DE");
+    write_bundle("specs/llama3_8b.lua", "a.mlp");
+    size_t wanted_bytes, bytes;
+    char *wanted = compile_fc1(&wanted_bytes);
+    cr_assert(setlocale(LC_ALL, "de_DE.UTF-8"));
+    char *cubin = compile_fc1(&bytes);
+    cr_assert(bytes == wanted_bytes && memcmp(cubin, wanted, bytes) == 0);
+    cr_assert_str_eq(localeconv()->decimal_point, ",");
+    free(wanted);
+    free(cubin);
 }
 
 Test(bundle, an_existing_one_is_replaced_only_with_force)
