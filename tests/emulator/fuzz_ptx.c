@@ -40,8 +40,8 @@ static const char arithmetic[] = HEADER
     "%r13;\n  ret;\n}\n";
 
 static const char control[] = HEADER
+    ".global .u32 word = 7;\n.const .f32 c[3] = {1.0, 0f40000000, -3.0};\n"
     ".global .align 8 .u64 table[4] = {1, generic(word)+4, word, 0x10};\n"
-    ".global .u32 word = 7;\n.const .f32 c[3] = {1.0, 0f40000000, -3};\n"
     ".extern .shared .align 16 .b8 dynamic[];\n"
     ".extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);\n"
     ".func (.param .b32 result) twice(.param .b32 x)\n{\n"
@@ -63,7 +63,8 @@ static const char control[] = HEADER
     "%rd0; @%p call (z), vprintf, (a, b); }\n"
     "  @%p trap; ret;\n}\n.section .debug_str { .b8 1, 2 }\n";
 
-static const char collective[] = HEADER
+static const char collective[] =
+    ".version 9.0\n.target sm_90\n.address_size 64\n"
     ".visible .entry kernel()\n.reqntid 32\n{\n"
     "  .shared .align 128 .b8 tile[1024]; .reg .b32 %r<20>; .reg .f32 %f<8>; .reg .pred %p, %q;\n"
     "  .reg .b64 %rd; .reg .b32 own, b1, b2;\n"
