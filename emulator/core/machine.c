@@ -2,6 +2,7 @@
  * machine.c: machines and modules: the handles of emu.h, the choice of host instruction set, and
  * loading PTX into device memory and kernels.
  */
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,8 +222,13 @@ CUresult emu_module_load(emu_machine *machine, emu_module **out, const void *ima
     *out = NULL;
     emu_module *module = pool_require(calloc(1, sizeof *module));
     module->machine = machine;
+    /* PTX has decimal points, whatever the caller's locale. */
+    locale_t plain = pool_require(newlocale(LC_ALL_MASK, "C", (locale_t)0));
+    locale_t callers = uselocale(plain);
     pthread_mutex_lock(&machine->launching);
     CUresult result = load(module, image, bytes);
+    uselocale(callers);
+    freelocale(plain);
     if (log && log_bytes) {
         snprintf(log, log_bytes, "%s", result ? module->ptx.error : "");
     }

@@ -1,8 +1,11 @@
 /* isa_memory.c: loads, stores, atomics, address spaces and control flow (PTX
  * ISA 9.7.9, 9.7.12, 9.7.13.13). */
 #include <criterion/criterion.h>
+#include <locale.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kernel.h"
 #include "softfloat.h"
@@ -279,4 +282,28 @@ Test(isa_memory, inner_scopes_hide_registers_and_labels_of_the_outer_one)
         1, 32, NULL, 0, out, sizeof out);
     for (uint32_t i = 0; i < 32; ++i)
         cr_assert_eq(out[i], i == 0 ? 1201u : 1401u);
+}
+
+Test(isa_memory, numbers_have_a_point_whatever_the_programs_locale)
+{
+    char folder[] = "locale.XXXXXX";
+    cr_assert_not_null(mkdtemp(folder));
+    char *command = NULL;
+    cr_assert_gt(
+        asprintf(&command, "localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 >/dev/null 2>&1", folder),
+        0);
+    setenv("LOCPATH", folder, 1);
+    int made = system(command) == 0 && setlocale(LC_ALL, "de_DE.UTF-8");
+    free(command);
+    if (made) {
+        double out[1];
+        kernel_run("decimal comma", "{ .reg .f64 %x; mov.f64 %x, 1.5; st.global.f64 [%out], %x; }",
+                   1, 1, NULL, 0, out, sizeof out);
+        cr_expect_float_eq(out[0], 1.5, 0);
+    }
+    cr_assert_gt(asprintf(&command, "rm -rf %s", folder), 0);
+    cr_expect_eq(system(command), 0);
+    free(command);
+    if (!made)
+        cr_skip_test("this machine cannot make the locale de_DE");
 }
