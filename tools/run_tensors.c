@@ -296,12 +296,10 @@ int run_tensors_allocate_results(run_tensors *t, mmlp_mlp *handle)
 {
     mmlp_memory memory = MMLP_MEMORY_INIT;
     mmlp_status status = mmlp_mlp_forward_memory(handle, t->tokens, &memory);
-    t->saved_bytes = memory.saved_bytes;
-    t->scratch_bytes = memory.scratch_bytes;
     if (status == MMLP_OK)
-        status = mmlp_buffer_alloc(&t->saved, t->context, t->saved_bytes);
+        status = mmlp_buffer_alloc(&t->saved, t->context, memory.saved_bytes);
     if (status == MMLP_OK)
-        status = mmlp_buffer_alloc(&t->scratch, t->context, t->scratch_bytes);
+        status = mmlp_buffer_alloc(&t->scratch, t->context, memory.scratch_bytes);
     if (status != MMLP_OK)
         return tool_fail_status(status);
     describe(&t->output, t, RUN_HIDDEN_STATES);

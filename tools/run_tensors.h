@@ -40,7 +40,6 @@ typedef struct run_tensors {
     run_tensor device[RUN_INPUT_COUNT];
     run_tensor output; /* device [tokens, hidden_size] */
     void *saved, *scratch;
-    size_t saved_bytes, scratch_bytes;
 } run_tensors;
 
 const char *run_input_name(run_input input);

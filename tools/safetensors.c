@@ -132,10 +132,6 @@ static int by_offset(const void *left, const void *right)
 static int read_header(safetensors *out, const json_t *header, char *bytes, size_t available,
                        const char *path, char **error)
 {
-    const char *config =
-        json_string_value(json_object_get(json_object_get(header, "__metadata__"), "config"));
-    if (config && !(out->metadata_config = strdup(config)))
-        return fail(error, path, "out of memory");
     out->tensors = calloc(json_object_size(header) + 1, sizeof *out->tensors);
     if (!out->tensors)
         return fail(error, path, "out of memory");
@@ -234,7 +230,6 @@ void safetensors_close(safetensors *file)
     for (size_t i = 0; i < file->count; ++i)
         free(file->tensors[i].name);
     free(file->tensors);
-    free(file->metadata_config);
     if (file->mapping)
         munmap(file->mapping, file->mapping_bytes);
     memset(file, 0, sizeof *file);

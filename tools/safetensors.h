@@ -19,7 +19,6 @@ typedef struct safetensor {
 typedef struct safetensors {
     safetensor *tensors; /* sorted by offset */
     size_t count;
-    char *metadata_config; /* __metadata__.config, or NULL */
     void *mapping;
     size_t mapping_bytes;
 } safetensors;

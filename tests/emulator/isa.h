@@ -38,7 +38,6 @@ typedef struct isa_case {
     isa_type d, a, b, c;
     isa_oracle *oracle;
     isa_compare compare;
-    int b_limit, c_limit; /* b, c are reduced modulo this; 0: any bits */
 } isa_case;
 
 /* Runs every case; fails the test with the instruction, inputs, result and expectation of each that

@@ -4,9 +4,11 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -122,6 +124,36 @@ Test(load, a_cache_that_cannot_be_written_is_one_warning)
     made_free(&made);
     remove_folder(folder);
     free(folder);
+}
+
+/* A limit on the size of files ends a write half-way, as a full disk does. */
+Test(load, a_cache_on_a_full_disk_is_one_warning_and_keeps_nothing_half_written)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    char *cache = make_temporary_folder();
+    log_lines lines;
+    mmlp_context *context = open_context(&lines, cache, NULL);
+    mmlp_mlp *mlp = NULL;
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit before, full;
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &before), 0);
+    full = before;
+    full.rlim_cur = 1024;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &full), 0);
+    mmlp_status status = mmlp_mlp_load(&mlp, context, bundle, NULL);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &before), 0);
+    cr_assert_eq(status, MMLP_OK, "%s", mmlp_last_error());
+    expect_origin(mlp, "compiled");
+    cr_expect_eq(count_text(lines.text, "warning: kernels are not cached: "), 1, "%s", lines.text);
+    cr_expect_eq(count_files(cache, ""), 3, "more than '.', '..' and 'lock' is left");
+    mmlp_mlp_unload(mlp);
+    mmlp_context_destroy(context);
+    free_lines(&lines);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+    remove_folder(cache);
+    free(cache);
 }
 
 /* Each process writes one byte for each kernel that it compiled itself. */
