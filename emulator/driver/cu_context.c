@@ -3,7 +3,7 @@
  */
 #include <string.h>
 
-#include "driver/front.h"
+#include "driver/graph.h"
 
 /* ---- primary contexts ----------------------------------------------------------------------- */
 
@@ -191,7 +191,8 @@ CUresult CUDAAPI cuCtxGetDevice(CUdevice *device)
 CUresult CUDAAPI cuCtxSynchronize(void)
 {
     CUcontext context;
-    return front_enter(&context);
+    FRONT_TRY(front_enter(&context));
+    return capture_refuse_context(context);
 }
 
 /* ---- properties ----------------------------------------------------------------------------- */

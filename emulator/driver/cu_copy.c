@@ -1,32 +1,34 @@
 /*
  * cu_copy.c: copies and memsets. A pointer's place (host, or which device) is found from its value,
- * as with unified addressing; a device range must lie inside one allocation.
+ * as with unified addressing; a device range must lie inside one allocation when the work runs.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "driver/front.h"
+#include "driver/graph.h"
 
 /* ---- one row -------------------------------------------------------------------------------- */
 
-static CUresult host_to_device(CUdeviceptr dst, const void *src, size_t bytes)
+typedef CUresult move_row(CUdeviceptr dst, CUdeviceptr src, size_t bytes);
+
+static CUresult host_to_device(CUdeviceptr dst, CUdeviceptr src, size_t bytes)
 {
     if (bytes == 0)
         return CUDA_SUCCESS;
     CUcontext owner = front_find_memory(dst);
     if (!owner || !src)
         return CUDA_ERROR_INVALID_VALUE;
-    return emu_memory_to_device(owner->machine, dst, src, bytes);
+    return emu_memory_to_device(owner->machine, dst, (const void *)(uintptr_t)src, bytes);
 }
 
-static CUresult device_to_host(void *dst, CUdeviceptr src, size_t bytes)
+static CUresult device_to_host(CUdeviceptr dst, CUdeviceptr src, size_t bytes)
 {
     if (bytes == 0)
         return CUDA_SUCCESS;
     CUcontext owner = front_find_memory(src);
     if (!owner || !dst)
         return CUDA_ERROR_INVALID_VALUE;
-    return emu_memory_from_device(owner->machine, dst, src, bytes);
+    return emu_memory_from_device(owner->machine, (void *)(uintptr_t)dst, src, bytes);
 }
 
 static CUresult device_to_device(CUdeviceptr dst, CUdeviceptr src, size_t bytes)
@@ -54,9 +56,9 @@ static CUresult copy_any(CUdeviceptr dst, CUdeviceptr src, size_t bytes)
     if (to_device && from_device)
         return device_to_device(dst, src, bytes);
     if (to_device)
-        return host_to_device(dst, (const void *)(uintptr_t)src, bytes);
+        return host_to_device(dst, src, bytes);
     if (from_device)
-        return device_to_host((void *)(uintptr_t)dst, src, bytes);
+        return device_to_host(dst, src, bytes);
     if (bytes && (!dst || !src))
         return CUDA_ERROR_INVALID_VALUE;
     if (bytes)
@@ -66,50 +68,64 @@ static CUresult copy_any(CUdeviceptr dst, CUdeviceptr src, size_t bytes)
 
 /* ---- the synchronous and the enqueued form of each ------------------------------------------ */
 
-static CUresult wait(void)
+static CUresult run_now(const graph_work *work)
 {
     CUcontext context;
-    return front_enter(&context);
+    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_refuse_stream(CU_STREAM_LEGACY, context));
+    FRONT_TRY(capture_check_unsafe());
+    return work->run(context, work->arguments);
 }
 
-static CUresult enqueue(CUstream stream, bool *skip)
-{
-    CUcontext context;
-    FRONT_TRY(front_stream_context(&context, stream));
-    return front_check_enqueue(context, skip);
-}
-
-/* Defines NAME, which waits, and NAME ## Async: the same work on a stream. `parameters` and
- * `expression` are parenthesised lists. */
-#define BOTH_FORMS(name, async_name, parameters, expression)                                       \
+/* Defines NAME, which waits, and NAME ## Async: the same work on a stream. */
+#define BOTH_FORMS(name, async_name, parameters, work)                                             \
     CUresult CUDAAPI name(UNWRAP parameters)                                                       \
     {                                                                                              \
-        FRONT_TRY(wait());                                                                         \
-        return UNWRAP expression;                                                                  \
+        return run_now(work);                                                                      \
     }                                                                                              \
     CUresult CUDAAPI async_name(UNWRAP parameters, CUstream hStream)                               \
     {                                                                                              \
-        bool skip;                                                                                 \
-        FRONT_TRY(enqueue(hStream, &skip));                                                        \
-        return skip ? CUDA_SUCCESS : (UNWRAP expression);                                          \
+        return graph_enqueue(hStream, work);                                                       \
     }
 #define UNWRAP(...) __VA_ARGS__
 
+typedef struct copy_work {
+    move_row *move;
+    CUdeviceptr dst, src;
+    size_t bytes;
+} copy_work;
+
+static CUresult run_copy(CUcontext context, const void *arguments)
+{
+    (void)context;
+    const copy_work *copy = arguments;
+    return copy->move(copy->dst, copy->src, copy->bytes);
+}
+
+#define COPY(...)                                                                                  \
+    &(graph_work)                                                                                  \
+    {                                                                                              \
+        CU_GRAPH_NODE_TYPE_MEMCPY, run_copy, &(copy_work){__VA_ARGS__}, sizeof(copy_work)          \
+    }
+#define ADDRESS(pointer) ((CUdeviceptr)(uintptr_t)(pointer))
+
 BOTH_FORMS(cuMemcpyHtoD, cuMemcpyHtoDAsync,
            (CUdeviceptr dstDevice, const void *srcHost, size_t ByteCount),
-           (host_to_device(dstDevice, srcHost, ByteCount)))
+           COPY(host_to_device, dstDevice, ADDRESS(srcHost), ByteCount))
 BOTH_FORMS(cuMemcpyDtoH, cuMemcpyDtoHAsync,
            (void *dstHost, CUdeviceptr srcDevice, size_t ByteCount),
-           (device_to_host(dstHost, srcDevice, ByteCount)))
+           COPY(device_to_host, ADDRESS(dstHost), srcDevice, ByteCount))
 BOTH_FORMS(cuMemcpyDtoD, cuMemcpyDtoDAsync,
            (CUdeviceptr dstDevice, CUdeviceptr srcDevice, size_t ByteCount),
-           (device_to_device(dstDevice, srcDevice, ByteCount)))
+           COPY(device_to_device, dstDevice, srcDevice, ByteCount))
 BOTH_FORMS(cuMemcpy, cuMemcpyAsync, (CUdeviceptr dst, CUdeviceptr src, size_t ByteCount),
-           (copy_any(dst, src, ByteCount)))
+           COPY(copy_any, dst, src, ByteCount))
+/* The addresses say which contexts they are of. */
 BOTH_FORMS(cuMemcpyPeer, cuMemcpyPeerAsync,
            (CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
             CUcontext srcContext, size_t ByteCount),
-           ((void)dstContext, (void)srcContext, device_to_device(dstDevice, srcDevice, ByteCount)))
+           ((void)dstContext, (void)srcContext,
+            COPY(device_to_device, dstDevice, srcDevice, ByteCount)))
 
 /* ---- two dimensions ------------------------------------------------------------------------- */
 
@@ -125,10 +141,10 @@ static CUdeviceptr side_address(CUmemorytype type, const void *host, CUdeviceptr
     return base ? base + y * pitch + x : 0;
 }
 
-static CUresult copy_rows(const CUDA_MEMCPY2D *copy)
+static CUresult run_copy_rows(CUcontext context, const void *arguments)
 {
-    if (!copy)
-        return CUDA_ERROR_INVALID_VALUE;
+    (void)context;
+    const CUDA_MEMCPY2D *copy = arguments;
     size_t width = copy->WidthInBytes, height = copy->Height;
     size_t from_pitch = copy->srcPitch ? copy->srcPitch : width;
     size_t to_pitch = copy->dstPitch ? copy->dstPitch : width;
@@ -145,7 +161,22 @@ static CUresult copy_rows(const CUDA_MEMCPY2D *copy)
     return CUDA_SUCCESS;
 }
 
-BOTH_FORMS(cuMemcpy2D, cuMemcpy2DAsync, (const CUDA_MEMCPY2D *pCopy), (copy_rows(pCopy)))
+CUresult CUDAAPI cuMemcpy2D(const CUDA_MEMCPY2D *pCopy)
+{
+    if (!pCopy)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUDA_MEMCPY2D copy = *pCopy;
+    return run_now(&(graph_work){CU_GRAPH_NODE_TYPE_MEMCPY, run_copy_rows, &copy, sizeof copy});
+}
+
+CUresult CUDAAPI cuMemcpy2DAsync(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
+{
+    if (!pCopy)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUDA_MEMCPY2D copy = *pCopy;
+    return graph_enqueue(
+        hStream, &(graph_work){CU_GRAPH_NODE_TYPE_MEMCPY, run_copy_rows, &copy, sizeof copy});
+}
 
 CUresult CUDAAPI cuMemcpy2DUnaligned(const CUDA_MEMCPY2D *pCopy)
 {
@@ -164,28 +195,44 @@ static CUresult set_row(CUdeviceptr dst, uint32_t value, int width, size_t count
     return emu_memory_set(owner->machine, dst, value, width, count);
 }
 
-static CUresult set_rows(CUdeviceptr dst, size_t pitch, uint32_t value, int width, size_t count,
-                         size_t height)
+typedef struct set_work {
+    CUdeviceptr dst;
+    size_t pitch;
+    uint32_t value;
+    int width; /* of an element */
+    size_t count, height;
+} set_work;
+
+static CUresult run_set(CUcontext context, const void *arguments)
 {
-    if (height > 1 && (pitch % (unsigned)width != 0 || pitch / (unsigned)width < count))
+    (void)context;
+    const set_work *set = arguments;
+    unsigned width = (unsigned)set->width;
+    if (set->height > 1 && (set->pitch % width != 0 || set->pitch / width < set->count))
         return CUDA_ERROR_INVALID_VALUE;
-    for (size_t row = 0; row < height; row++)
-        FRONT_TRY(set_row(dst + row * pitch, value, width, count));
+    for (size_t row = 0; row < set->height; row++)
+        FRONT_TRY(set_row(set->dst + row * set->pitch, set->value, set->width, set->count));
     return CUDA_SUCCESS;
 }
 
+#define SET(...)                                                                                   \
+    &(graph_work)                                                                                  \
+    {                                                                                              \
+        CU_GRAPH_NODE_TYPE_MEMSET, run_set, &(set_work){__VA_ARGS__}, sizeof(set_work)             \
+    }
+
 BOTH_FORMS(cuMemsetD8, cuMemsetD8Async, (CUdeviceptr dstDevice, unsigned char uc, size_t N),
-           (set_row(dstDevice, uc, 1, N)))
+           SET(dstDevice, 0, uc, 1, N, 1))
 BOTH_FORMS(cuMemsetD16, cuMemsetD16Async, (CUdeviceptr dstDevice, unsigned short us, size_t N),
-           (set_row(dstDevice, us, 2, N)))
+           SET(dstDevice, 0, us, 2, N, 1))
 BOTH_FORMS(cuMemsetD32, cuMemsetD32Async, (CUdeviceptr dstDevice, unsigned int ui, size_t N),
-           (set_row(dstDevice, ui, 4, N)))
+           SET(dstDevice, 0, ui, 4, N, 1))
 BOTH_FORMS(cuMemsetD2D8, cuMemsetD2D8Async,
            (CUdeviceptr dstDevice, size_t dstPitch, unsigned char uc, size_t Width, size_t Height),
-           (set_rows(dstDevice, dstPitch, uc, 1, Width, Height)))
+           SET(dstDevice, dstPitch, uc, 1, Width, Height))
 BOTH_FORMS(cuMemsetD2D16, cuMemsetD2D16Async,
            (CUdeviceptr dstDevice, size_t dstPitch, unsigned short us, size_t Width, size_t Height),
-           (set_rows(dstDevice, dstPitch, us, 2, Width, Height)))
+           SET(dstDevice, dstPitch, us, 2, Width, Height))
 BOTH_FORMS(cuMemsetD2D32, cuMemsetD2D32Async,
            (CUdeviceptr dstDevice, size_t dstPitch, unsigned int ui, size_t Width, size_t Height),
-           (set_rows(dstDevice, dstPitch, ui, 4, Width, Height)))
+           SET(dstDevice, dstPitch, ui, 4, Width, Height))

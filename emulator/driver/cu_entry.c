@@ -6,10 +6,13 @@
 
 #include "driver/front.h"
 
-/* The table names the two forms of this one itself. */
+/* The table names every form of these itself. */
 #undef cuGetProcAddress
 CUresult CUDAAPI cuGetProcAddress(const char *symbol, void **pfn, int cudaVersion,
                                   cuuint64_t flags);
+#undef cuStreamGetCaptureInfo
+CUresult CUDAAPI cuStreamGetCaptureInfo(CUstream hStream, CUstreamCaptureStatus *captureStatus_out,
+                                        cuuint64_t *id_out);
 
 typedef void (*entry_function)(void);
 

@@ -1,11 +1,12 @@
 /*
- * cu_launch.c: kernel launches. The kernel has run to its end when the call returns; what went
- * wrong inside it is told, as on a GPU, by the next call that waits for the device.
+ * cu_launch.c: launches of kernels and host functions. A kernel has run to its end when the call
+ * returns; what went wrong inside it is told, as on a GPU, by the next call that waits for the
+ * device.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "driver/front.h"
+#include "driver/graph.h"
 
 #define REPORT_BYTES 16384
 
@@ -94,6 +95,35 @@ static bool is_device_fault(CUresult result)
            result == CUDA_ERROR_LAUNCH_TIMEOUT;
 }
 
+/* A launch and its packed parameter block. */
+typedef struct kernel_work {
+    CUfunction function;
+    emu_launch launch;
+    size_t param_bytes;
+    unsigned char params[];
+} kernel_work;
+
+static CUresult run_kernel(CUcontext context, const void *arguments)
+{
+    const kernel_work *work = arguments;
+    /* a graph may outlive the module */
+    if (!front_is(work->function, FRONT_FUNCTION) ||
+        work->function->attributes.param_bytes != work->param_bytes)
+        return CUDA_ERROR_INVALID_HANDLE;
+    char *report = malloc(REPORT_BYTES);
+    if (!report)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    report[0] = '\0';
+    CUresult result = emu_run(context->machine, work->function->function, &work->launch,
+                              work->params, report, REPORT_BYTES);
+    if (is_device_fault(result)) {
+        front_record_fault(context, result, report);
+        result = CUDA_SUCCESS;
+    }
+    free(report);
+    return result;
+}
+
 static CUresult launch_kernel(CUfunction function, const emu_launch *launch, CUstream stream,
                               void **params, void **extra)
 {
@@ -106,25 +136,19 @@ static CUresult launch_kernel(CUfunction function, const emu_launch *launch, CUs
     FRONT_TRY(check_shape(function, launch));
     FRONT_TRY(check_cluster(launch));
 
-    bool skip;
-    FRONT_TRY(front_check_enqueue(context, &skip));
-    unsigned char *block = calloc(1, function->attributes.param_bytes + 1);
-    char *report = malloc(REPORT_BYTES);
-    CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
-    if (block && report) {
-        report[0] = '\0';
-        result =
-            extra ? pack_buffer(block, function, extra) : pack_pointers(block, function, params);
-        if (result == CUDA_SUCCESS && !skip)
-            result =
-                emu_run(context->machine, function->function, launch, block, report, REPORT_BYTES);
-        if (is_device_fault(result)) {
-            front_record_fault(context, result, report);
-            result = CUDA_SUCCESS;
-        }
-    }
-    free(report);
-    free(block);
+    size_t param_bytes = function->attributes.param_bytes;
+    kernel_work *kernel = calloc(1, sizeof *kernel + param_bytes);
+    if (!kernel)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    kernel->function = function;
+    kernel->launch = *launch;
+    kernel->param_bytes = param_bytes;
+    CUresult result = extra ? pack_buffer(kernel->params, function, extra)
+                            : pack_pointers(kernel->params, function, params);
+    graph_work work = {CU_GRAPH_NODE_TYPE_KERNEL, run_kernel, kernel, sizeof *kernel + param_bytes};
+    if (result == CUDA_SUCCESS)
+        result = graph_enqueue(stream, &work);
+    free(kernel);
     return result;
 }
 
@@ -189,15 +213,26 @@ CUresult CUDAAPI cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX,
     return CUDA_ERROR_NOT_SUPPORTED;
 }
 
+typedef struct host_work {
+    CUhostFn call;
+    void *argument;
+} host_work;
+
+static CUresult run_host(CUcontext context, const void *arguments)
+{
+    (void)context;
+    const host_work *host = arguments;
+    host->call(host->argument);
+    return CUDA_SUCCESS;
+}
+
 CUresult CUDAAPI cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData)
 {
     CUcontext context;
     FRONT_TRY(front_stream_context(&context, hStream));
     if (!fn)
         return CUDA_ERROR_INVALID_VALUE;
-    bool skip;
-    FRONT_TRY(front_check_enqueue(context, &skip));
-    if (!skip)
-        fn(userData);
-    return CUDA_SUCCESS;
+    host_work host = {fn, userData};
+    return graph_enqueue(hStream,
+                         &(graph_work){CU_GRAPH_NODE_TYPE_HOST, run_host, &host, sizeof host});
 }

@@ -3,7 +3,7 @@
  */
 #include <stdlib.h>
 
-#include "driver/front.h"
+#include "driver/graph.h"
 
 #define HOST_ALIGNMENT 4096
 #define PITCH          512
@@ -13,7 +13,7 @@
 CUresult CUDAAPI cuMemAlloc(CUdeviceptr *dptr, size_t bytesize)
 {
     CUcontext context;
-    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_enter_unsafe(&context));
     if (!dptr)
         return CUDA_ERROR_INVALID_VALUE;
     *dptr = 0;
@@ -23,7 +23,7 @@ CUresult CUDAAPI cuMemAlloc(CUdeviceptr *dptr, size_t bytesize)
 CUresult CUDAAPI cuMemFree(CUdeviceptr dptr)
 {
     CUcontext context;
-    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_enter_unsafe(&context));
     if (dptr == 0)
         return CUDA_SUCCESS;
     CUcontext owner = front_find_memory(dptr);
@@ -34,7 +34,7 @@ CUresult CUDAAPI cuMemAllocPitch(CUdeviceptr *dptr, size_t *pPitch, size_t Width
                                  size_t Height, unsigned int ElementSizeBytes)
 {
     CUcontext context;
-    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_enter_unsafe(&context));
     if (!dptr || !pPitch || WidthInBytes > INT32_MAX || Height > INT32_MAX ||
         (ElementSizeBytes != 4 && ElementSizeBytes != 8 && ElementSizeBytes != 16))
         return CUDA_ERROR_INVALID_VALUE;
@@ -43,6 +43,7 @@ CUresult CUDAAPI cuMemAllocPitch(CUdeviceptr *dptr, size_t *pPitch, size_t Width
     return emu_memory_alloc(context->machine, dptr, *pPitch * Height, NULL);
 }
 
+/* Graphs here have no nodes that allocate: the two that follow are refused in a capture. */
 CUresult CUDAAPI cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
 {
     CUcontext context;
@@ -51,6 +52,7 @@ CUresult CUDAAPI cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hS
         return CUDA_ERROR_INVALID_VALUE;
     *dptr = 0;
     FRONT_TRY(front_check_fault(context));
+    FRONT_TRY(capture_refuse_stream(hStream, context));
     return emu_memory_alloc(context->machine, dptr, bytesize, NULL);
 }
 
@@ -60,6 +62,7 @@ CUresult CUDAAPI cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
     FRONT_TRY(front_stream_context(&context, hStream));
     bool skip;
     FRONT_TRY(front_check_enqueue(context, &skip));
+    FRONT_TRY(capture_refuse_stream(hStream, context));
     CUcontext owner = front_find_memory(dptr);
     return owner ? emu_memory_free(owner->machine, dptr) : CUDA_ERROR_INVALID_VALUE;
 }
@@ -112,7 +115,7 @@ static CUresult add_host_memory(CUcontext context, void *base, size_t bytes, uns
 CUresult CUDAAPI cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags)
 {
     CUcontext context;
-    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_enter_unsafe(&context));
     unsigned known =
         CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
     if (!pp || (Flags & ~known) || bytesize == 0 || bytesize > SIZE_MAX - HOST_ALIGNMENT)
@@ -139,7 +142,7 @@ CUresult CUDAAPI cuMemAllocHost(void **pp, size_t bytesize)
 static CUresult end_host_memory(void *p, bool registered, CUresult otherwise)
 {
     CUcontext context;
-    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_enter_unsafe(&context));
     front_host_memory *memory = front_find_host_memory(p);
     if (!memory || memory->base != p || memory->registered != registered ||
         !front_remove(memory, FRONT_HOST_MEMORY))
@@ -156,7 +159,7 @@ CUresult CUDAAPI cuMemFreeHost(void *p)
 CUresult CUDAAPI cuMemHostRegister(void *p, size_t bytesize, unsigned int Flags)
 {
     CUcontext context;
-    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_enter_unsafe(&context));
     if (!p || bytesize == 0)
         return CUDA_ERROR_INVALID_VALUE;
     if (front_find_host_memory(p) || front_find_host_memory((char *)p + bytesize - 1))

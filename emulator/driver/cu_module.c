@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "driver/front.h"
+#include "driver/graph.h"
 
 /* The words of a binary image: ELF, a fatbin, and the wrapper that nvcc puts around a fatbin. */
 #define MAGIC_ELF            0x464c457fu
@@ -121,7 +121,7 @@ CUresult CUDAAPI cuModuleLoadDataEx(CUmodule *module, const void *image, unsigne
                                     CUjit_option *options, void **optionValues)
 {
     CUcontext context;
-    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_enter_unsafe(&context));
     if (!module || !image)
         return CUDA_ERROR_INVALID_VALUE;
     *module = NULL;
@@ -218,7 +218,7 @@ CUresult CUDAAPI cuModuleLoad(CUmodule *module, const char *fname)
 CUresult CUDAAPI cuModuleUnload(CUmodule hmod)
 {
     CUcontext context;
-    FRONT_TRY(front_enter(&context));
+    FRONT_TRY(capture_enter_unsafe(&context));
     if (!front_remove(hmod, FRONT_MODULE))
         return CUDA_ERROR_INVALID_HANDLE;
     release_module(&hmod->object);

@@ -1,18 +1,30 @@
 /*
  * cu_stream.c: streams and events. Work has run when the call that enqueues it returns, so a stream
- * is always empty, an event is reached when it is recorded, and waiting only asks for a fault.
+ * is always empty, an event is reached when it is recorded, and waiting only asks for a fault. A
+ * stream that captures (cu_capture.c) runs nothing.
  */
 #include <stdlib.h>
 #include <time.h>
 
-#include "driver/front.h"
-
-static void release_object(front_object *object)
-{
-    free(object);
-}
+#include "driver/graph.h"
 
 /* ---- streams -------------------------------------------------------------------------------- */
+
+CUresult graph_enqueue(CUstream stream, const graph_work *work)
+{
+    CUcontext context;
+    bool skip, captured;
+    FRONT_TRY(front_stream_context(&context, stream));
+    FRONT_TRY(front_check_enqueue(context, &skip));
+    FRONT_TRY(capture_add(&captured, stream, context, work));
+    return captured || skip ? CUDA_SUCCESS : work->run(context, work->arguments);
+}
+
+static void release_stream(front_object *object)
+{
+    capture_leave((CUstream)object);
+    free(object);
+}
 
 CUresult CUDAAPI cuStreamCreateWithPriority(CUstream *phStream, unsigned int flags, int priority)
 {
@@ -26,7 +38,7 @@ CUresult CUDAAPI cuStreamCreateWithPriority(CUstream *phStream, unsigned int fla
         return CUDA_ERROR_OUT_OF_MEMORY;
     stream->object.kind = FRONT_STREAM;
     stream->object.context = context;
-    stream->object.release = release_object;
+    stream->object.release = release_stream;
     stream->flags = flags;
     stream->priority = priority > 0 ? 0 : priority < -5 ? -5 : priority;
     stream->id = front_new_id();
@@ -46,7 +58,7 @@ CUresult CUDAAPI cuStreamDestroy(CUstream hStream)
     FRONT_TRY(front_current(&context));
     if (!front_remove(hStream, FRONT_STREAM))
         return CUDA_ERROR_INVALID_HANDLE;
-    free(hStream);
+    release_stream(&hStream->object);
     return CUDA_SUCCESS;
 }
 
@@ -54,6 +66,8 @@ CUresult CUDAAPI cuStreamSynchronize(CUstream hStream)
 {
     CUcontext context;
     FRONT_TRY(front_stream_context(&context, hStream));
+    FRONT_TRY(capture_refuse_stream(hStream, context));
+    FRONT_TRY(capture_check_unsafe());
     return front_check_fault(context);
 }
 
@@ -117,28 +131,6 @@ CUresult CUDAAPI cuStreamGetId(CUstream hStream, unsigned long long *streamId)
     return CUDA_SUCCESS;
 }
 
-CUresult CUDAAPI cuStreamIsCapturing(CUstream hStream, CUstreamCaptureStatus *captureStatus)
-{
-    CUcontext context;
-    FRONT_TRY(front_stream_context(&context, hStream));
-    if (!captureStatus)
-        return CUDA_ERROR_INVALID_VALUE;
-    *captureStatus = CU_STREAM_CAPTURE_STATUS_NONE;
-    return CUDA_SUCCESS;
-}
-
-CUresult CUDAAPI cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
-{
-    CUcontext context;
-    FRONT_TRY(front_stream_context(&context, hStream));
-    if (!front_is(hEvent, FRONT_EVENT))
-        return CUDA_ERROR_INVALID_HANDLE;
-    if (Flags > CU_EVENT_WAIT_EXTERNAL)
-        return CUDA_ERROR_INVALID_VALUE;
-    bool skip;
-    return front_check_enqueue(context, &skip);
-}
-
 CUresult CUDAAPI cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void *userData,
                                      unsigned int flags)
 {
@@ -148,11 +140,18 @@ CUresult CUDAAPI cuStreamAddCallback(CUstream hStream, CUstreamCallback callback
         return CUDA_ERROR_INVALID_VALUE;
     bool skip;
     FRONT_TRY(front_check_enqueue(context, &skip));
+    FRONT_TRY(capture_refuse_stream(hStream, context));
     callback(hStream, skip ? context->fault : CUDA_SUCCESS, userData);
     return CUDA_SUCCESS;
 }
 
 /* ---- events --------------------------------------------------------------------------------- */
+
+static void release_event(front_object *object)
+{
+    graph_nodes_clear(&((CUevent)object)->frontier);
+    free(object);
+}
 
 CUresult CUDAAPI cuEventCreate(CUevent *phEvent, unsigned int Flags)
 {
@@ -169,7 +168,7 @@ CUresult CUDAAPI cuEventCreate(CUevent *phEvent, unsigned int Flags)
         return CUDA_ERROR_OUT_OF_MEMORY;
     event->object.kind = FRONT_EVENT;
     event->object.context = context;
-    event->object.release = release_object;
+    event->object.release = release_event;
     event->flags = Flags;
     front_add(&event->object);
     *phEvent = event;
@@ -182,8 +181,46 @@ CUresult CUDAAPI cuEventDestroy(CUevent hEvent)
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!front_remove(hEvent, FRONT_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
-    free(hEvent);
+    release_event(&hEvent->object);
     return CUDA_SUCCESS;
+}
+
+static void reach_event(CUevent event)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    event->milliseconds = 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+    event->recorded = true;
+}
+
+/* The nodes of CU_EVENT_RECORD_EXTERNAL and CU_EVENT_WAIT_EXTERNAL; their argument is the event. */
+static CUresult run_record(CUcontext context, const void *arguments)
+{
+    CUevent event = *(const CUevent *)arguments;
+    if (!front_is(event, FRONT_EVENT))
+        return CUDA_ERROR_INVALID_HANDLE;
+    bool captured; /* never: the stream of a launch does not capture */
+    FRONT_TRY(capture_record(&captured, event, CU_STREAM_PER_THREAD, context));
+    reach_event(event);
+    return CUDA_SUCCESS;
+}
+
+static CUresult run_wait(CUcontext context, const void *arguments)
+{
+    (void)context;
+    return front_is(*(const CUevent *)arguments, FRONT_EVENT) ? CUDA_SUCCESS
+                                                              : CUDA_ERROR_INVALID_HANDLE;
+}
+
+/* Outside of a capture there is no graph for the node. */
+static CUresult add_external(CUstream stream, CUcontext context, CUevent event,
+                             CUgraphNodeType type)
+{
+    bool captured;
+    graph_work work = {type, type == CU_GRAPH_NODE_TYPE_EVENT_RECORD ? run_record : run_wait,
+                       &event, sizeof event};
+    FRONT_TRY(capture_add(&captured, stream, context, &work));
+    return captured ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult CUDAAPI cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags)
@@ -194,12 +231,13 @@ CUresult CUDAAPI cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsign
         return CUDA_ERROR_INVALID_HANDLE;
     if (flags > CU_EVENT_RECORD_EXTERNAL)
         return CUDA_ERROR_INVALID_VALUE;
-    bool skip;
+    bool skip, captured;
     FRONT_TRY(front_check_enqueue(context, &skip));
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    hEvent->milliseconds = 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
-    hEvent->recorded = true;
+    if (flags == CU_EVENT_RECORD_EXTERNAL)
+        return add_external(hStream, context, hEvent, CU_GRAPH_NODE_TYPE_EVENT_RECORD);
+    FRONT_TRY(capture_record(&captured, hEvent, hStream, context));
+    if (!captured)
+        reach_event(hEvent);
     return CUDA_SUCCESS;
 }
 
@@ -208,12 +246,29 @@ CUresult CUDAAPI cuEventRecord(CUevent hEvent, CUstream hStream)
     return cuEventRecordWithFlags(hEvent, hStream, 0);
 }
 
+CUresult CUDAAPI cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
+{
+    CUcontext context;
+    FRONT_TRY(front_stream_context(&context, hStream));
+    if (!front_is(hEvent, FRONT_EVENT))
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (Flags > CU_EVENT_WAIT_EXTERNAL)
+        return CUDA_ERROR_INVALID_VALUE;
+    bool skip;
+    FRONT_TRY(front_check_enqueue(context, &skip));
+    if (Flags == CU_EVENT_WAIT_EXTERNAL)
+        return add_external(hStream, context, hEvent, CU_GRAPH_NODE_TYPE_WAIT_EVENT);
+    return capture_wait(hStream, context, hEvent);
+}
+
 CUresult CUDAAPI cuEventSynchronize(CUevent hEvent)
 {
     if (!front_initialized())
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!front_is(hEvent, FRONT_EVENT))
         return CUDA_ERROR_INVALID_HANDLE;
+    FRONT_TRY(capture_refuse_event(hEvent));
+    FRONT_TRY(capture_check_unsafe());
     return front_check_fault(hEvent->object.context);
 }
 
@@ -230,6 +285,8 @@ CUresult CUDAAPI cuEventElapsedTime(float *pMilliseconds, CUevent hStart, CUeven
         return CUDA_ERROR_INVALID_HANDLE;
     if (!pMilliseconds)
         return CUDA_ERROR_INVALID_VALUE;
+    FRONT_TRY(capture_refuse_event(hStart));
+    FRONT_TRY(capture_refuse_event(hEnd));
     if (!hStart->recorded || !hEnd->recorded ||
         ((hStart->flags | hEnd->flags) & CU_EVENT_DISABLE_TIMING))
         return CUDA_ERROR_INVALID_HANDLE;

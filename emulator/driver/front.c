@@ -71,8 +71,14 @@ bool front_remove(void *handle, front_kind kind)
     return link != NULL;
 }
 
-/* Some live object of the context, never the context itself and never a function (its module
- * releases it), taken out of the table; or NULL. */
+/* Whether another object releases this one: a module its functions, a graph its nodes. */
+static bool is_part(const front_object *object)
+{
+    return object->kind == FRONT_FUNCTION || object->kind == FRONT_GRAPH_NODE;
+}
+
+/* Some live object of the context, never the context itself and never a part, taken out of the
+ * table; or NULL. */
 static front_object *take_one(CUcontext context)
 {
     pthread_mutex_lock(&handle_lock);
@@ -80,8 +86,7 @@ static front_object *take_one(CUcontext context)
     for (int i = 0; i < BUCKETS && !taken; i++) {
         for (front_object **link = &buckets[i]; *link; link = &(*link)->next) {
             front_object *object = *link;
-            if (object->context == context && object->kind != FRONT_CONTEXT &&
-                object->kind != FRONT_FUNCTION) {
+            if (object->context == context && object->kind != FRONT_CONTEXT && !is_part(object)) {
                 *link = object->next;
                 taken = object;
                 break;

@@ -3,8 +3,8 @@
  * current contexts, and how a device fault travels to the calls that come after it.
  *
  * A context owns one machine (emu.h), so destroying it takes its memory with it. Work runs to its
- * end inside the call that enqueues it; streams therefore are always empty, and the order of work
- * is the order of calls.
+ * end inside the call that enqueues it, unless the stream captures (graph.h); streams therefore are
+ * always empty, and the order of work is the order of calls.
  */
 #ifndef FRONT_H
 #define FRONT_H
@@ -29,6 +29,9 @@ typedef enum front_kind {
     FRONT_FUNCTION,
     FRONT_STREAM,
     FRONT_EVENT,
+    FRONT_GRAPH,
+    FRONT_GRAPH_NODE,
+    FRONT_GRAPH_EXEC,
     FRONT_HOST_MEMORY
 } front_kind;
 
@@ -88,18 +91,29 @@ struct CUfunc_st {
     int carveout;
 };
 
+/* A set of graph nodes (graph.h). */
+typedef struct front_nodes {
+    CUgraphNode *items;
+    size_t count, capacity;
+} front_nodes;
+
 struct CUstream_st {
     front_object object;
     unsigned flags;
     int priority;
     unsigned long long id;
+    struct capture *capture;  /* what follows belongs to cu_capture.c; NULL: not capturing */
+    CUstream next_in_capture; /* another stream of the same capture */
+    front_nodes frontier;     /* the nodes that the next one comes after */
 };
 
 struct CUevent_st {
     front_object object;
     unsigned flags;
     bool recorded;
-    double milliseconds; /* of the monotonic clock when it was recorded */
+    double milliseconds;         /* of the monotonic clock when it was recorded */
+    unsigned long long captured; /* the capture it was last recorded in (cu_capture.c), or 0 */
+    front_nodes frontier;        /* the nodes it stands for there */
 };
 
 typedef struct front_host_memory {
@@ -151,6 +165,14 @@ CUresult front_stream_context(CUcontext *out, CUstream stream);
 CUresult CUDAAPI cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice dev);
 CUresult CUDAAPI cuCtxCreate_v3(CUcontext *pctx, CUexecAffinityParam *paramsArray, int numParams,
                                 unsigned int flags, CUdevice dev);
+CUresult CUDAAPI cuGraphInstantiate_v2(CUgraphExec *phGraphExec, CUgraph hGraph,
+                                       CUgraphNode *phErrorNode, char *logBuffer,
+                                       size_t bufferSize);
+CUresult CUDAAPI cuStreamGetCaptureInfo_v2(CUstream hStream,
+                                           CUstreamCaptureStatus *captureStatus_out,
+                                           cuuint64_t *id_out, CUgraph *graph_out,
+                                           const CUgraphNode **dependencies_out,
+                                           size_t *numDependencies_out);
 
 /* Returns from the function unless the call succeeded. */
 #define FRONT_TRY(call)                                                                            \
