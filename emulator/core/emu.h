@@ -10,6 +10,7 @@
 #ifndef EMU_H
 #define EMU_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -137,5 +138,19 @@ typedef struct emu_run_counts {
     uint64_t warp_instructions;
 } emu_run_counts;
 void emu_run_last_counts(emu_machine *machine, emu_run_counts *out);
+
+/* Distinct bytes of device memory (global, and constants) that lanes of a launch accessed, however
+ * often. An atomic operation reads and writes; cp.async reads its source size; printf's strings do
+ * not count. */
+typedef struct emu_byte_counts {
+    uint64_t read, written;
+    uint64_t touched; /* read, written or both */
+} emu_byte_counts;
+
+/* Counting slows launches down. OUT_OF_MEMORY: no address space for the maps. */
+CUresult emu_count_bytes(emu_machine *machine, bool on);
+/* Of the last launch that ran while counting was on, up to its fault if it had one; ILLEGAL_STATE
+ * when there was none. */
+CUresult emu_distinct_bytes(emu_machine *machine, emu_byte_counts *out);
 
 #endif

@@ -11,6 +11,7 @@
 #include "decode.h"
 #include "emu.h"
 #include "memory.h"
+#include "tally.h"
 
 enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32 };
 #define FULL_MASK 0xffffffffu
@@ -93,7 +94,7 @@ struct emu_warp {
     uint32_t live;     /* lanes that have not exited */
     uint32_t existing; /* lanes that the block has */
     struct exec_block *block;
-    memory_span span; /* the allocation hit last */
+    memory_span span; /* the allocation hit last; none while bytes are counted */
     uint8_t *local;   /* local_bytes for each lane */
     size_t local_bytes;
     int index;
@@ -149,6 +150,7 @@ typedef struct exec_grid {
     const emu_arch *arch;
     const ir_kernel *kernel;
     memory_arena *memory;
+    const memory_tally *tally; /* NULL: bytes are not counted */
     unsigned grid[3], block[3];
     size_t dynamic_shared, shared_bytes;
     const uint8_t *params;

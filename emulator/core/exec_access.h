@@ -2,6 +2,9 @@
  * exec_access.h: the checks every memory access goes through, for all lanes of a warp at once:
  * alignment, bounds, and whether what is read was ever written. Single lanes are looked at only
  * when the quick answer is no.
+ *
+ * Counting of bytes (tally.h) is such a no: while it is on, no warp remembers the allocation it hit
+ * last, so every global access takes the slow way, where it is counted.
  */
 #ifndef EMU_EXEC_ACCESS_H
 #define EMU_EXEC_ACCESS_H
@@ -50,6 +53,11 @@ static inline void read_addresses(lane_addresses *a, const emu_warp *w, const em
         }
     }
     summarise(a);
+}
+
+static inline u8 *host(uintptr_t base, u64 at)
+{
+    return (u8 *)(base + (uintptr_t)at);
 }
 
 /* ---- marks of initialised bytes; `bytes` is a power of two and the address is aligned to it ----
@@ -122,40 +130,42 @@ static inline void mark_global_word(u8 *map, u64 offset, u64 bits)
     }
 }
 
-static inline void mark_global(const emu_warp *w, const lane_addresses *a, u32 bytes, u32 mask)
+static inline void mark_global(const emu_warp *w, u8 *map, const lane_addresses *a, u32 bytes,
+                               u32 mask)
 {
-    memory_arena *arena = w->block->grid->memory;
-    u64 origin = (u64)(uintptr_t)arena->base;
+    u64 origin = (u64)(uintptr_t)w->block->grid->memory->base;
     for (u32 left = mask; left; left &= left - 1) {
         u64 offset = a->at[__builtin_ctz(left)] - origin;
-        mark_global_word(arena->known, offset, mark_bits(offset, bytes));
+        mark_global_word(map, offset, mark_bits(offset, bytes));
     }
 }
 
 /* ---- checks: true when the access may go on ---- */
 
+enum { ACCESS_READ = 1, ACCESS_WRITE = 2 };
+
 bool ISA(check_lanes_apart)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                            bool reads, u32 mask);
+                            u32 access, u32 mask);
 void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                          ptx_space space, u32 mask);
 void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                       ptx_space space, u64 limit, u32 mask);
 void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                          ptx_space space, u32 bad);
-bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes);
+bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes, u32 access, u32 mask);
 
 static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_addresses *a,
-                                u32 bytes, u32 align, bool reads, u32 mask)
+                                u32 bytes, u32 align, u32 access, u32 mask)
 {
     if (a->bits & (align - 1)) {
         ISA(fail_alignment)(w, in, a, align, SPACE_GLOBAL, mask);
         return false;
     }
     if ((a->lowest < w->span.lo || a->highest > w->span.hi || a->highest + bytes > w->span.hi) &&
-        !ISA(find_span)(w, a, bytes)) {
-        return ISA(check_lanes_apart)(w, in, a, bytes, reads, mask);
+        !ISA(find_span)(w, a, bytes, access, mask)) {
+        return ISA(check_lanes_apart)(w, in, a, bytes, access, mask);
     }
-    if (w->span.whole || !reads) {
+    if (w->span.whole || !(access & ACCESS_READ)) {
         return true;
     }
     const memory_arena *arena = w->block->grid->memory;

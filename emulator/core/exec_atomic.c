@@ -120,7 +120,7 @@ static bool check_atomic(emu_warp *w, const emu_instr *in, const lane_addresses 
                          ptx_space space, u32 mask)
 {
     if (space == SPACE_GLOBAL) {
-        return check_global(w, in, a, bytes, bytes, true, mask);
+        return check_global(w, in, a, bytes, bytes, ACCESS_READ | ACCESS_WRITE, mask);
     }
     if (space == SPACE_SHARED) {
         return check_shared(w, in, a, bytes, bytes, true, mask);

@@ -319,7 +319,15 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
     CUresult result;
     pthread_mutex_lock(&machine->launching);
     grid.id = ++machine->launches;
+    if (machine->tally.read) {
+        grid.tally = &machine->tally;
+        tally_clear(&machine->tally);
+    }
     run_grid(machine, &grid, &result, report, report_bytes);
+    if (grid.tally) {
+        tally_count(grid.tally, &machine->memory, &machine->byte_counts);
+        machine->has_byte_counts = true;
+    }
     pthread_mutex_unlock(&machine->launching);
     return result;
 }

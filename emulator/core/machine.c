@@ -75,6 +75,7 @@ void emu_machine_destroy(emu_machine *machine)
         free_module(machine->modules);
         machine->modules = next;
     }
+    tally_close(&machine->tally);
     memory_close(&machine->memory);
     pthread_mutex_destroy(&machine->launching);
     free(machine);

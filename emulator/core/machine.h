@@ -5,6 +5,7 @@
 #define EMU_MACHINE_H
 
 #include "exec.h"
+#include "tally.h"
 
 typedef struct launch_crew launch_crew;
 
@@ -18,6 +19,9 @@ struct emu_machine {
     launch_crew *crew;         /* the worker threads, made by the first launch */
     uint64_t launches;
     emu_run_counts counts;
+    memory_tally tally; /* its maps exist while bytes are counted */
+    emu_byte_counts byte_counts;
+    bool has_byte_counts;
     emu_module *modules;
 };
 

@@ -1,0 +1,161 @@
+/*
+ * exec_async.c: cp.async and the waits for it. The bytes move at once, but count as uninitialised
+ * until the lane has waited for their group.
+ *
+ * cp.async: r: target, source, size, ignore predicate; aux: bytes; target: source offset.
+ */
+#include "exec_access.h"
+
+static void forget_shared(u8 *map, u64 offset, u32 bytes)
+{
+    u64 word = mark_word(map, offset) & ~mark_bits(offset, bytes);
+    memcpy(map + (offset >> 6 << 3), &word, sizeof word);
+}
+
+/* Remembers the targets until the lanes wait for their group. */
+static void remember_copy(emu_warp *w, const lane_addresses *to, u32 bytes, u32 mask)
+{
+    while (mask) {
+        u32 group = w->groups[__builtin_ctz(mask)], same = 0;
+        for (int i = 0; i < IR_LANES; i++) {
+            same |= (u32)(w->groups[i] == group) << i;
+        }
+        POOL_GROW(w->copies, w->copy_count, w->copy_capacity);
+        async_copy *copy = &w->copies[w->copy_count++];
+        copy->mask = mask & same;
+        copy->group = group;
+        copy->bytes = bytes;
+        for (int i = 0; i < IR_LANES; i++) {
+            copy->target[i] = (u32)to->at[i];
+        }
+        mask &= ~same;
+    }
+}
+
+/* The lanes whose source is read, or FULL fault: sizes over the copy size are an error. */
+static bool sizes_allowed(emu_warp *w, const emu_instr *in, u32 mask, const u32 *size, u32 bytes)
+{
+    u32 bad = 0;
+    LANES(bad |= (u32)(size[i] > bytes) << i;);
+    if (bad) {
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, bad,
+                    "cp.async with a source of %u bytes, more than the %u it copies",
+                    size[__builtin_ctz(bad)], bytes);
+    }
+    return !bad;
+}
+
+/* The usual case: 16 bytes in every lane. */
+static void copy_whole(emu_warp *w, const lane_addresses *to, const lane_addresses *from, u32 mask)
+{
+    u8 *shared = w->block->shared, *known = (u8 *)w->block->shared_known;
+    static const u8 none[2];
+    LANES(memcpy(shared + to->at[i], host(0, from->at[i]), 16);
+          memcpy(known + (to->at[i] >> 3), none, sizeof none););
+}
+
+/* Lanes of different sizes: the check has counted only what all of them read. */
+static void tally_source(const exec_grid *g, u64 address, u32 bytes)
+{
+    if (g->tally) {
+        u64 offset = address - (u64)(uintptr_t)g->memory->base;
+        mark_global_word(g->tally->read, offset, mark_bits(offset, bytes));
+    }
+}
+
+/* `size` bytes from the source, zeros up to `bytes`. */
+static void copy_parts(emu_warp *w, const lane_addresses *to, const lane_addresses *from,
+                       const u32 *size, u32 reading, u32 bytes, u32 mask)
+{
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        u8 value[16] = {0};
+        if (reading >> i & 1) {
+            memcpy(value, host(0, from->at[i]), size[i]);
+            tally_source(w->block->grid, from->at[i], size[i]);
+        }
+        memcpy(w->block->shared + to->at[i], value, bytes < sizeof value ? bytes : sizeof value);
+        forget_shared((u8 *)w->block->shared_known, to->at[i], bytes);
+    }
+}
+
+DEFINE_HANDLER(cp_async)
+{
+    u32 bytes = in->aux >> AUX_ACTION_SHIFT, ignored = read_predicate(w, in->r[3]) & mask;
+    const u32 *size = REG(const u32, 2);
+    lane_addresses to, from;
+    u32 reading = 0;
+    if (!sizes_allowed(w, in, mask, size, bytes)) {
+        return;
+    }
+    read_addresses(&to, w, in, 0, in->aux & AUX_WIDE, in->imm, mask);
+    if (!check_shared(w, in, &to, bytes, bytes, false, mask)) {
+        return;
+    }
+    u32 shortest = bytes;
+    for (u32 left = mask & ~ignored; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        reading |= (u32)(size[i] > 0) << i;
+        shortest = size[i] < shortest ? size[i] : shortest;
+    }
+    if (reading) {
+        /* the tail that is filled with zeros is not read */
+        u32 checked = shortest == 0 ? 1 : shortest;
+        bool even = (checked & (checked - 1)) == 0;
+        read_addresses(&from, w, in, 1, true, (s32)in->target, reading);
+        if (!check_global(w, in, &from, even ? checked : 1, bytes, ACCESS_READ, reading)) {
+            return;
+        }
+    }
+    if (shortest == 16 && reading == mask) {
+        copy_whole(w, &to, &from, mask);
+    } else {
+        copy_parts(w, &to, &from, size, reading, bytes, mask);
+    }
+    remember_copy(w, &to, bytes, mask);
+}
+
+DEFINE_HANDLER(cp_async_commit)
+{
+    (void)in;
+    LANES(w->groups[i]++;);
+}
+
+/* The lanes of a copy whose group `mask` waits for; imm as in cp_async_wait. */
+static inline u32 arrived_lanes(const emu_warp *w, const async_copy *copy, s64 pending, u32 mask)
+{
+    u32 lanes = 0;
+    if (pending < 0) {
+        return copy->mask & mask;
+    }
+    for (int i = 0; i < IR_LANES; i++) {
+        lanes |= (u32)((s64)copy->group < (s64)w->groups[i] - pending) << i;
+    }
+    return lanes & copy->mask & mask;
+}
+
+/* imm: how many of the latest groups may stay pending; -1: wait for all, committed or not */
+DEFINE_HANDLER(cp_async_wait)
+{
+    u8 *known = (u8 *)w->block->shared_known;
+    static const u8 all[2] = {0xff, 0xff};
+    int kept = 0;
+    for (int k = 0; k < w->copy_count; k++) {
+        async_copy *copy = &w->copies[k];
+        u32 arrived = arrived_lanes(w, copy, in->imm, mask);
+        for (u32 left = arrived; left; left &= left - 1) {
+            u64 offset = copy->target[__builtin_ctz(left)];
+            if (copy->bytes == 16) {
+                memcpy(known + (offset >> 3), all, sizeof all);
+                continue;
+            }
+            u64 word = mark_word(known, offset) | mark_bits(offset, copy->bytes);
+            memcpy(known + (offset >> 6 << 3), &word, sizeof word);
+        }
+        copy->mask &= ~arrived;
+        if (copy->mask && kept++ != k) {
+            w->copies[kept - 1] = *copy;
+        }
+    }
+    w->copy_count = kept;
+}
