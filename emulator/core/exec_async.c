@@ -54,13 +54,25 @@ static void copy_whole(emu_warp *w, const lane_addresses *to, const lane_address
           memcpy(known + (to->at[i] >> 3), none, sizeof none););
 }
 
-/* Lanes of different sizes: the check has counted only what all of them read. */
-static void tally_source(const exec_grid *g, u64 address, u32 bytes)
+/* Lanes whose sources have different sizes: those of one size at a time, so that each is checked
+ * (and counted) for what it reads. The size need not be a power of two: the address is aligned to
+ * the copy's. */
+static bool check_parts(emu_warp *w, const emu_instr *in, const u32 *size, u32 bytes, u32 reading)
 {
-    if (g->tally) {
-        u64 offset = address - (u64)(uintptr_t)g->memory->base;
-        mark_global_word(g->tally->read, offset, mark_bits(offset, bytes));
+    lane_addresses from;
+    for (u32 left = reading; left;) {
+        u32 part = size[__builtin_ctz(left)], same = 0;
+        for (int i = 0; i < IR_LANES; i++) {
+            same |= (u32)(size[i] == part) << i;
+        }
+        same &= left;
+        read_addresses(&from, w, in, 1, true, (s32)in->target, same);
+        if (!check_global(w, in, &from, part, bytes, ACCESS_READ, same)) {
+            return false;
+        }
+        left &= ~same;
     }
+    return true;
 }
 
 /* `size` bytes from the source, zeros up to `bytes`. */
@@ -72,7 +84,6 @@ static void copy_parts(emu_warp *w, const lane_addresses *to, const lane_address
         u8 value[16] = {0};
         if (reading >> i & 1) {
             memcpy(value, host(0, from->at[i]), size[i]);
-            tally_source(w->block->grid, from->at[i], size[i]);
         }
         memcpy(w->block->shared + to->at[i], value, bytes < sizeof value ? bytes : sizeof value);
         forget_shared((u8 *)w->block->shared_known, to->at[i], bytes);
@@ -84,7 +95,6 @@ DEFINE_HANDLER(cp_async)
     u32 bytes = in->aux >> AUX_ACTION_SHIFT, ignored = read_predicate(w, in->r[3]) & mask;
     const u32 *size = REG(const u32, 2);
     lane_addresses to, from;
-    u32 reading = 0;
     if (!sizes_allowed(w, in, mask, size, bytes)) {
         return;
     }
@@ -92,22 +102,19 @@ DEFINE_HANDLER(cp_async)
     if (!check_shared(w, in, &to, bytes, bytes, false, mask)) {
         return;
     }
-    u32 shortest = bytes;
-    for (u32 left = mask & ~ignored; left; left &= left - 1) {
-        int i = __builtin_ctz(left);
-        reading |= (u32)(size[i] > 0) << i;
-        shortest = size[i] < shortest ? size[i] : shortest;
-    }
+    u32 reading = 0, whole = 0;
+    LANES(reading |= (u32)(size[i] > 0) << i; whole |= (u32)(size[i] == bytes) << i;);
+    reading &= ~ignored;
+    whole &= ~ignored;
     if (reading) {
         /* the tail that is filled with zeros is not read */
-        u32 checked = shortest == 0 ? 1 : shortest;
-        bool even = (checked & (checked - 1)) == 0;
         read_addresses(&from, w, in, 1, true, (s32)in->target, reading);
-        if (!check_global(w, in, &from, even ? checked : 1, bytes, ACCESS_READ, reading)) {
+        if (reading == whole ? !check_global(w, in, &from, bytes, bytes, ACCESS_READ, reading)
+                             : !check_parts(w, in, size, bytes, reading)) {
             return;
         }
     }
-    if (shortest == 16 && reading == mask) {
+    if (bytes == 16 && whole == mask) {
         copy_whole(w, &to, &from, mask);
     } else {
         copy_parts(w, &to, &from, size, reading, bytes, mask);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device.h"
 #include "kernel.h"
 #include "softfloat.h"
 
@@ -354,4 +355,74 @@ Test(isa_matrix, cp_async_copies_and_fills_with_zeros_behind_src_size)
     run_cp_async("ignore-src", "cp.async.cg.shared.global [%r20], [%rd1], 16, %p0;", out);
     for (uint32_t lane = 0; lane < 32; ++lane)
         cr_assert_eq(out[lane][0], lane == 3 ? 0 : 0x01010101u * (4 * lane + 1));
+}
+
+/* One warp, lane i copies from `in` + 16 * i; `in` has 32 * 16 bytes less what is missing. */
+Test(isa_matrix, cp_async_is_checked_for_what_each_lane_reads)
+{
+    static const struct {
+        const char *name, *instruction;
+        size_t bytes; /* of `in` */
+        CUresult result;
+        const char *said[2];
+    } cases[] = {
+        {"12 bytes that are there",
+         "mov.u32 %r1, 12; cp.async.cg.shared.global [%r20], [%rd1], 16, %r1;",
+         508,
+         CUDA_SUCCESS,
+         {NULL, NULL}},
+        {"12 bytes of 8",
+         "mov.u32 %r1, 12; cp.async.cg.shared.global [%r20], [%rd1], 16, %r1;",
+         504,
+         CUDA_ERROR_ILLEGAL_ADDRESS,
+         {"out of bounds: 12 bytes at a global address", "lanes 0x80000000"}},
+        {"all 16 beside lanes that read nothing",
+         "setp.lt.u32 %p0, %thread, 16; selp.u32 %r1, 0, 16, %p0; cp.async.cg.shared.global "
+         "[%r20], [%rd1], 16, %r1;",
+         511,
+         CUDA_ERROR_ILLEGAL_ADDRESS,
+         {"out of bounds: 16 bytes at a global address", "lanes 0x80000000"}},
+        {"nothing in the lanes that are outside",
+         "setp.ge.u32 %p0, %thread, 16; selp.u32 %r1, 0, 16, %p0; cp.async.cg.shared.global "
+         "[%r20], [%rd1], 16, %r1;",
+         256,
+         CUDA_SUCCESS,
+         {NULL, NULL}},
+        {"the longest of many sizes",
+         "and.b32 %r1, %thread, 15; cp.async.cg.shared.global [%r20], [%rd1], 16, %r1;",
+         510,
+         CUDA_ERROR_ILLEGAL_ADDRESS,
+         {"out of bounds: 15 bytes at a global address", "lanes 0x80000000"}},
+        {"many sizes that fit",
+         "and.b32 %r1, %thread, 15; cp.async.cg.shared.global [%r20], [%rd1], 16, %r1;",
+         511,
+         CUDA_SUCCESS,
+         {NULL, NULL}},
+        {"a lane whose source is ignored",
+         "setp.ge.u32 %p0, %thread, 31; cp.async.cg.shared.global [%r20], [%rd1], 16, %p0;",
+         496,
+         CUDA_SUCCESS,
+         {NULL, NULL}},
+        {"a shorter source is aligned as the copy",
+         "mov.u32 %r1, 4; add.s64 %rd1, %rd1, 4; cp.async.cg.shared.global [%r20], [%rd1], 16, "
+         "%r1;",
+         512,
+         CUDA_ERROR_MISALIGNED_ADDRESS,
+         {"misaligned: 16 bytes", NULL}},
+    };
+    static const unsigned char in[512];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char body[1024];
+        snprintf(body, sizeof body,
+                 "mov.u32 %%r20, shared; mad.lo.u32 %%r20, %%thread, 16, %%r20;\n"
+                 "mul.wide.u32 %%rd0, %%thread, 16; add.s64 %%rd1, %%in, %%rd0;\n"
+                 "%s\n cp.async.wait_all;",
+                 cases[i].instruction);
+        CUresult result = kernel_try(cases[i].name, body, 1, 32, in, cases[i].bytes, 4);
+        const char *report = device_last_report();
+        cr_expect_eq(result, cases[i].result, "%s: %d\n%s", cases[i].name, (int)result, report);
+        for (int k = 0; k < 2 && cases[i].said[k]; k++)
+            cr_expect(strstr(report, cases[i].said[k]), "%s: '%s' is not in\n%s", cases[i].name,
+                      cases[i].said[k], report);
+    }
 }
