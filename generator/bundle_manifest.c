@@ -1,5 +1,6 @@
 /* bundle_manifest.c: what a bundle says about itself. Keys are sorted, so the same spec gives the
  * same text. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -24,16 +25,58 @@ static void print_hash(char out[HASH_DIGITS + 1], const void *bytes, size_t coun
 static json_t *mlp_to_json(const plan *p)
 {
     const module_spec *spec = p->spec;
-    return json_pack("{s:I, s:I, s:I, s:b, s:s, s:b, s:b, s:s, s:I, s:b, s:b}", "hidden_size",
-                     (json_int_t)p->hidden_size, "ffn_hidden_size", (json_int_t)p->ffn_hidden_size,
-                     "fc1_output_size", (json_int_t)p->fc1_output_size, "gated_linear_unit",
-                     (int)spec->config.gated_linear_unit, "params_dtype",
-                     spec_dtype_name(spec->config.params_dtype), "add_bias_linear",
-                     (int)spec->config.add_bias_linear, "per_token_scale",
-                     (int)spec->mlp.per_token_scale, "fc2_bias", plan_fc2_bias_name(p->fc2_bias),
-                     "tensor_model_parallel_size", (json_int_t)p->ranks, "save_activation",
-                     (int)spec->config.save_activation, "has_clamp_or_relu",
-                     (int)p->has_clamp_or_relu);
+    return json_pack(
+        "{s:I, s:I, s:I, s:b, s:s, s:b, s:b, s:s, s:I, s:b, s:b, s:b, s:b}", "hidden_size",
+        (json_int_t)p->hidden_size, "ffn_hidden_size", (json_int_t)p->ffn_hidden_size,
+        "fc1_output_size", (json_int_t)p->fc1_output_size, "gated_linear_unit",
+        (int)spec->config.gated_linear_unit, "params_dtype",
+        spec_dtype_name(spec->config.params_dtype), "add_bias_linear",
+        (int)spec->config.add_bias_linear, "per_token_scale", (int)spec->mlp.per_token_scale,
+        "fc2_bias", plan_fc2_bias_name(p->fc2_bias), "tensor_model_parallel_size",
+        (json_int_t)p->ranks, "save_activation", (int)spec->config.save_activation,
+        "has_clamp_or_relu", (int)p->has_clamp_or_relu, "gradient_accumulation_fusion",
+        (int)spec->config.gradient_accumulation_fusion, "delay_wgrad_compute",
+        (int)spec->config.delay_wgrad_compute);
+}
+
+/* std: what the config says where the linear has no init_method of its own; negative: unknown. */
+static json_t *init_to_json(const spec_init *init, double std)
+{
+    const char *kind = "normal";
+    double a = init->a, b = init->b;
+    if (init->kind == SPEC_INIT_OF_CONFIG) {
+        kind = std < 0 ? "unknown" : "normal";
+        a = std < 0 ? 0 : std;
+    } else if (init->kind == SPEC_INIT_ZEROS) {
+        kind = "zeros";
+    } else if (init->kind == SPEC_INIT_UNIFORM) {
+        kind = "uniform";
+    }
+    return json_pack("{s:s, s:f, s:f}", "kind", kind, "a", a, "b", b);
+}
+
+/* Megatron's init_method_normal and scaled_init_method_normal. */
+static json_t *initialisation_to_json(const plan *p)
+{
+    const spec_config *config = &p->spec->config;
+    double fc2 = config->num_layers > 0
+                     ? config->init_method_std / sqrt(2.0 * (double)config->num_layers)
+                     : -1;
+    return json_pack("{s:o, s:o}", "linear_fc1",
+                     init_to_json(&p->spec->linear_fc1.init_method, config->init_method_std),
+                     "linear_fc2", init_to_json(&p->spec->linear_fc2.init_method, fc2));
+}
+
+static json_t *guarantees_to_json(const plan *p)
+{
+    text determinism = TEXT_INIT, rounding = TEXT_INIT;
+    plan_print_determinism(&determinism, p);
+    plan_print_rounding(&rounding, p);
+    json_t *object = json_pack("{s:s, s:s}", "determinism", text_string(&determinism), "rounding",
+                               text_string(&rounding));
+    text_free(&determinism);
+    text_free(&rounding);
+    return object;
 }
 
 static json_t *buffers_to_json(const plan *p)
@@ -41,10 +84,11 @@ static json_t *buffers_to_json(const plan *p)
     json_t *array = json_array();
     for (int i = 0; i < p->buffer_count; i++) {
         const plan_buffer *b = &p->buffers[i];
-        json_array_append_new(array, json_pack("{s:s, s:s, s:s, s:I}", "name", b->name, "lifetime",
-                                               plan_lifetime_name(b->lifetime), "dtype",
-                                               spec_dtype_name(b->dtype), "columns",
-                                               (json_int_t)b->columns));
+        json_array_append_new(
+            array, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "name", b->name, "pass",
+                             plan_pass_name(b->pass), "lifetime", plan_lifetime_name(b->lifetime),
+                             "dtype", spec_dtype_name(b->dtype), "columns", (json_int_t)b->columns,
+                             "tokens_per_row", (json_int_t)b->tokens_per_row));
     }
     return array;
 }
@@ -53,9 +97,9 @@ static json_t *grid_to_json(const emit_kernel *k)
 {
     if (!k->step)
         return json_pack("{s:I}", "elements_per_block", (json_int_t)k->elements_per_block);
-    const plan_tile *tile = &k->step->candidates[k->step->chosen].tile;
-    return json_pack("{s:i, s:i, s:I}", "tile_m", tile->tile_m, "tile_n",
-                     tile->tile_n / k->step->halves, "columns", (json_int_t)k->step->columns);
+    return json_pack("{s:I, s:I, s:I, s:I}", "rows", (json_int_t)k->grid.rows, "columns",
+                     (json_int_t)k->grid.columns, "tile_m", (json_int_t)k->grid.tile_m, "tile_n",
+                     (json_int_t)k->grid.tile_n);
 }
 
 static json_t *lines_to_json(const template_output *source)
@@ -67,7 +111,7 @@ static json_t *lines_to_json(const template_output *source)
     return array;
 }
 
-static json_t *kernel_to_json(const emit_kernels *kernels, int index, const bundle_file *files,
+static json_t *kernel_to_json(const emit_kernels *kernels, int index, const bundle_content *files,
                               int file_count)
 {
     const emit_kernel *k = &kernels->kernels[index];
@@ -78,22 +122,29 @@ static json_t *kernel_to_json(const emit_kernels *kernels, int index, const bund
         if (files[i].kernel == index)
             json_array_append_new(images, json_pack("{s:s, s:s, s:s}", "target", files[i].target,
                                                     "kind", files[i].kind, "file", files[i].name));
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o, s:I, s:f, s:o, s:o, s:o}", "entry",
-                     k->entry, "file", k->file, "pass", k->pass, "step", k->step_name, "family",
-                     k->plan->family->name, "threads", k->threads, "dynamic_shared_bytes",
-                     (json_int_t)k->shared_bytes, "grid", grid_to_json(k), "reduction",
-                     (json_int_t)(k->step ? k->step->k : 0), "flops_per_token",
-                     k->step ? k->step->flops_per_token : 0.0, "arguments", arguments, "lines",
-                     lines_to_json(&k->source), "images", images);
+    const plan_step *step = k->step;
+    bool gemm = step && step->kind == PLAN_GEMM;
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o, s:I, s:f, s:f, s:f, s:o, s:o, s:o}", "entry",
+        k->entry, "file", k->file, "pass", k->pass, "step", k->step_name, "when",
+        step ? step->when : "always", "family", k->plan->family->name, "threads", k->threads,
+        "dynamic_shared_bytes", (json_int_t)k->shared_bytes, "grid", grid_to_json(k), "reduction",
+        (json_int_t)(gemm ? step->k : 0), "flops_per_token", gemm ? step->flops_per_token : 0.0,
+        "bytes", step ? step->bytes : 0.0, "bytes_per_token", step ? step->bytes_per_token : 0.0,
+        "arguments", arguments, "lines", lines_to_json(&k->source), "images", images);
 }
 
-static json_t *epilogue_to_json(const plan_epilogue *e)
+/* With the results from `first` on. */
+static json_t *epilogue_to_json(const plan_epilogue *e, int first)
 {
-    return json_pack("{s:o, s:[i]}", "program", program_to_json(&e->graph), "results", e->result);
+    json_t *results = json_array();
+    for (int i = first; i < e->output_count; i++)
+        json_array_append_new(results, json_integer(e->results[i]));
+    return json_pack("{s:o, s:o}", "program", program_to_json(&e->graph), "results", results);
 }
 
 /* { "linear_fc1_forward.cu": "hash", ... } */
-static json_t *files_to_json(const bundle_file *files, int file_count)
+static json_t *files_to_json(const bundle_content *files, int file_count)
 {
     json_t *object = json_object();
     for (int i = 0; i < file_count; i++) {
@@ -105,7 +156,7 @@ static json_t *files_to_json(const bundle_file *files, int file_count)
 }
 
 static json_t *manifest_to_json(const plan *p, const emit_kernels *kernels,
-                                const bundle_file *files, int file_count)
+                                const bundle_content *files, int file_count)
 {
     char generator[32];
     json_t *array = json_array();
@@ -113,16 +164,20 @@ static json_t *manifest_to_json(const plan *p, const emit_kernels *kernels,
         json_array_append_new(array, kernel_to_json(kernels, i, files, file_count));
     snprintf(generator, sizeof generator, "megamlp %d.%d.%d", MMLP_VERSION_MAJOR,
              MMLP_VERSION_MINOR, MMLP_VERSION_PATCH);
-    return json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "format", 1, "hash",
-                     no_hash, "name", p->spec->name, "generator", generator, "mlp", mlp_to_json(p),
-                     "files", files_to_json(files, file_count), "buffers", buffers_to_json(p),
-                     "kernels", array, "reference", "activation",
-                     epilogue_to_json(&p->reference_activation), "output",
-                     epilogue_to_json(&p->reference_output));
+    /* The last output of fc1's epilogue is the activation. */
+    const plan_epilogue *activation = &p->reference_activation;
+    return json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:o}}",
+                     "format", 2, "hash", no_hash, "name", p->spec->name, "generator", generator,
+                     "mlp", mlp_to_json(p), "initialisation", initialisation_to_json(p),
+                     "guarantees", guarantees_to_json(p), "files", files_to_json(files, file_count),
+                     "buffers", buffers_to_json(p), "kernels", array, "reference", "activation",
+                     epilogue_to_json(activation, activation->output_count - 1), "output",
+                     epilogue_to_json(&p->reference_output, 0), "backward",
+                     epilogue_to_json(&p->reference_backward, 0));
 }
 
 mmlp_status manifest_print(char **out, size_t *bytes, const plan *p, const emit_kernels *kernels,
-                           const bundle_file *files, int file_count)
+                           const bundle_content *files, int file_count)
 {
     *out = NULL;
     json_t *json = manifest_to_json(p, kernels, files, file_count);

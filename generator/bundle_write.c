@@ -19,7 +19,7 @@
 /* ---- contents -------------------------------------------------------------------------------- */
 
 typedef struct contents {
-    bundle_file *files;
+    bundle_content *files;
     int count;
 } contents;
 
@@ -34,9 +34,9 @@ static void free_contents(contents *c)
 }
 
 /* Takes ownership of name and bytes, also on failure. */
-static mmlp_status add_file(contents *c, bundle_file file)
+static mmlp_status add_file(contents *c, bundle_content file)
 {
-    bundle_file *grown = realloc(c->files, ((size_t)c->count + 1) * sizeof *grown);
+    bundle_content *grown = realloc(c->files, ((size_t)c->count + 1) * sizeof *grown);
     if (grown)
         c->files = grown;
     if (!grown || !file.name || !file.bytes) {
@@ -52,10 +52,10 @@ static mmlp_status add_sources(contents *c, const emit_kernels *kernels)
 {
     for (int i = 0; i < kernels->count; i++) {
         const text *source = &kernels->kernels[i].source.text;
-        MMLP_TRY(add_file(c, (bundle_file){.name = strdup(kernels->kernels[i].file),
-                                           .bytes = strdup(text_string(source)),
-                                           .count = source->length,
-                                           .kernel = -1}));
+        MMLP_TRY(add_file(c, (bundle_content){.name = strdup(kernels->kernels[i].file),
+                                              .bytes = strdup(text_string(source)),
+                                              .count = source->length,
+                                              .kernel = -1}));
     }
     return MMLP_OK;
 }
@@ -77,14 +77,14 @@ static mmlp_status add_image(contents *c, nvrtc_image *image, const emit_kernel 
     if (options->cubin) {
         char *cubin = image->cubin;
         image->cubin = NULL;
-        MMLP_TRY(add_file(c, (bundle_file){image_name(kernel->file, target, "cubin"), cubin,
-                                           image->cubin_bytes, index, target, "cubin"}));
+        MMLP_TRY(add_file(c, (bundle_content){image_name(kernel->file, target, "cubin"), cubin,
+                                              image->cubin_bytes, index, target, "cubin"}));
     }
     if (options->ptx) {
         char *ptx = image->ptx;
         image->ptx = NULL;
-        MMLP_TRY(add_file(c, (bundle_file){image_name(kernel->file, target, "ptx"), ptx,
-                                           image->ptx_bytes, index, target, "ptx"}));
+        MMLP_TRY(add_file(c, (bundle_content){image_name(kernel->file, target, "ptx"), ptx,
+                                              image->ptx_bytes, index, target, "ptx"}));
     }
     return MMLP_OK;
 }

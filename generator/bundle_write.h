@@ -26,16 +26,16 @@ mmlp_status bundle_write(const module_spec *spec, const char *path, const bundle
 /* ---- bundle_manifest.c ---- */
 
 /* One file of the bundle besides the manifest. */
-typedef struct bundle_file {
+typedef struct bundle_content {
     char *name, *bytes; /* owned */
     size_t count;
     int kernel;         /* whose image it is; -1: a source */
     const char *target; /* of an image */
     const char *kind;   /* "cubin", "ptx" */
-} bundle_file;
+} bundle_content;
 
 /* manifest.json, its hash filled in (malloc). */
 mmlp_status manifest_print(char **out, size_t *bytes, const plan *p, const emit_kernels *kernels,
-                           const bundle_file *files, int file_count);
+                           const bundle_content *files, int file_count);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * expr.h: what the generator does with programs beyond building them: inlining, simplifying and
- * printing as CUDA C. Differentiation will stand beside these, program in and program out.
+ * expr.h: what the generator does with programs beyond building them: inlining, differentiating,
+ * simplifying and printing as CUDA C.
  */
 #ifndef MMLP_GENERATOR_EXPR_H
 #define MMLP_GENERATOR_EXPR_H
@@ -15,9 +15,19 @@ mmlp_status expr_inline(int *out, program *into, const program *from, int result
                         const int *inputs);
 
 /*
+ * Adds the gradients of node `result` times `seed`, a node too, with respect to `inputs`, `count`
+ * nodes. adjoints, an array of as many places as the program has nodes before the call, gets for
+ * each node between an input and the result the gradient with respect to it, a new node, and -1 for
+ * the others; every input's is set, to a constant 0 where the result does not depend on it.
+ */
+mmlp_status expr_differentiate(int *adjoints, program *p, int result, int seed, const int *inputs,
+                               int count);
+
+/*
  * Rebuilds `in` keeping only what results need: constants folded, constant factors merged and moved
  * outwards, neutral operations dropped, and the forms that cancel for very negative x rewritten:
- * a + a * tanh(u) to 2 * a * sigmoid(2 * u), a + a * erf(u) to a * erfc(-u). places[i], when not
+ * a + a * tanh(u) to 2 * a * sigmoid(2 * u), a + a * erf(u) to a * erfc(-u); or overflow: a / (1 +
+ * exp(u)) to a * sigmoid(-u), log(1 + exp(u)) to softplus(u). places[i], when not
  * NULL, gets the new node of old node i, or -1; results are renumbered. Inputs that
  * no result needs are dropped.
  */

@@ -193,9 +193,26 @@ static mmlp_status make_sum(int *out, program *p, int a, int b, double sign)
     return program_add(out, p, PROGRAM_add, a, addend, -1);
 }
 
+/* Whether the node is exp(u) + 1, whose exp overflows for large u. */
+static bool is_one_plus_exp(int *u, const program *p, int node)
+{
+    const program_node *n = &p->nodes[node];
+    if (n->op != PROGRAM_add || !is_constant(p, n->args[1], 1) ||
+        p->nodes[n->args[0]].op != PROGRAM_exp)
+        return false;
+    *u = p->nodes[n->args[0]].args[0];
+    return true;
+}
+
 static mmlp_status make_div(int *out, program *p, int a, int b)
 {
     const program_node *divisor = &p->nodes[b];
+    int u, value;
+    if (is_one_plus_exp(&u, p, b)) {
+        MMLP_TRY(scale(&u, p, -1, u));
+        MMLP_TRY(program_add(&value, p, PROGRAM_sigmoid, u, -1, -1));
+        return make_mul(out, p, a, value);
+    }
     double reciprocal = divisor->op == PROGRAM_constant ? 1 / divisor->value : 0;
     if (reciprocal != 0 && isfinite(reciprocal))
         return scale(out, p, reciprocal, a);
@@ -228,6 +245,7 @@ static mmlp_status fold_constants(int *out, bool *found, program *p, program_op 
 static mmlp_status make(int *out, program *p, program_op op, const int *args)
 {
     bool folded;
+    int u;
     MMLP_TRY(fold_constants(out, &folded, p, op, args));
     if (folded)
         return MMLP_OK;
@@ -242,7 +260,15 @@ static mmlp_status make(int *out, program *p, program_op op, const int *args)
         return scale(out, p, -1, args[0]);
     case PROGRAM_div:
         return make_div(out, p, args[0], args[1]);
+    case PROGRAM_log:
+        if (is_one_plus_exp(&u, p, args[0]))
+            return program_add(out, p, PROGRAM_softplus, u, -1, -1);
+        break;
     case PROGRAM_where:
+        if (args[1] == args[2]) {
+            *out = args[1];
+            return MMLP_OK;
+        }
         if (p->nodes[args[0]].op == PROGRAM_constant) {
             *out = args[p->nodes[args[0]].value != 0 ? 1 : 2];
             return MMLP_OK;

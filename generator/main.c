@@ -11,6 +11,7 @@
 
 #include "bundle_write.h"
 #include "check.h"
+#include "gradient_check.h"
 
 enum { EXIT_OK = 0, EXIT_CHECK = 1, EXIT_USAGE = 2, EXIT_SPEC = 3, EXIT_COMPILE = 4 };
 enum { ARCHS_MAX = 16 };
@@ -151,14 +152,34 @@ static int run_bundle(const arguments *a)
     return exit_code(status);
 }
 
+/* Prints how far the activation's gradient is from its slope; counts a failure. */
+static mmlp_status check_gradient(int *failures, const module_spec *spec)
+{
+    gradient_report r;
+    MMLP_TRY(gradient_check(&r, spec));
+    bool bad = r.worst > gradient_error_limit || r.points == 0;
+    printf("gradient of %s: ", spec->activation_name);
+    if (r.points > 0)
+        printf("worst error %.1e", r.worst);
+    if (r.points > 0 && spec->activation_takes_up)
+        printf(" at gate %g, up %g", r.x, r.up);
+    else if (r.points > 0)
+        printf(" at %g", r.x);
+    printf("%s%ld points against slopes in fp64, %ld at kinks left out%s\n",
+           r.points > 0 ? ", " : "", r.points, r.left_out, bad ? ", FAILED" : "");
+    *failures += bad;
+    return MMLP_OK;
+}
+
 static int run_check(const arguments *a)
 {
     module_spec spec = {0};
     plan p = {0};
     emit_kernels kernels = {0};
-    int failures = 0;
+    int failures = 0, wrong_gradients = 0;
     mmlp_status status = MMLP_OK;
     MMLP_TRY_CLEANUP(load(&spec, a));
+    MMLP_TRY_CLEANUP(check_gradient(&wrong_gradients, &spec));
     MMLP_TRY_CLEANUP(plan_build(&p, &spec, NULL));
     MMLP_TRY_CLEANUP(emit_plan(&kernels, &p));
     MMLP_TRY_CLEANUP(check_kernels(&failures, stdout, &kernels, a->archs, a->arch_count));
@@ -167,7 +188,7 @@ cleanup:
     emit_free(&kernels);
     plan_free(&p);
     spec_free(&spec);
-    return status == MMLP_OK && failures > 0 ? EXIT_CHECK : exit_code(status);
+    return status == MMLP_OK && failures + wrong_gradients > 0 ? EXIT_CHECK : exit_code(status);
 }
 
 static int run_fields(const arguments *a)
@@ -201,7 +222,9 @@ static const struct command {
     {"check",
      run_check,
      {plan_options, parse_option, "SPEC.lua",
-      "Compiles every kernel of a spec for each --arch (default: all) and fails when one spills "
+      "Compares the gradient of a spec's activation with slopes over a sweep, compiles every "
+      "kernel "
+      "for each --arch (default: all), and fails when the gradient is wrong or a kernel spills "
       "registers, uses the stack, or makes the assembler warn.\v"
       "Needs NVRTC 13.0 or newer, and no GPU.",
       0, 0, 0}},
@@ -214,16 +237,17 @@ enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out)
 {
-    fprintf(out,
-            "Usage: megamlp-gen COMMAND ...\n\n"
-            "Turns a spec of an MLP (Lua, in Megatron's words) into fused CUDA kernels.\n\n"
-            "  plan SPEC.lua                   what runs when, and why\n"
-            "  bundle SPEC.lua -o NAME.mlp     the kernels, for libmegamlp\n"
-            "  check SPEC.lua                  compile for all architectures, no spills\n"
-            "  fields                          the words of a spec\n\n"
-            "megamlp-gen COMMAND --help says more. Start with a spec of specs/.\n\n"
-            "Exit status: 0 ok, 1 a check failed, 2 usage, 3 a bad spec or file, 4 a kernel did\n"
-            "not compile.\n");
+    fprintf(
+        out,
+        "Usage: megamlp-gen COMMAND ...\n\n"
+        "Turns a spec of an MLP (Lua, in Megatron's words) into fused CUDA kernels.\n\n"
+        "  plan SPEC.lua                   what runs when, and why\n"
+        "  bundle SPEC.lua -o NAME.mlp     the kernels, for libmegamlp\n"
+        "  check SPEC.lua                  gradient against slopes; all architectures, no spills\n"
+        "  fields                          the words of a spec\n\n"
+        "megamlp-gen COMMAND --help says more. Start with a spec of specs/.\n\n"
+        "Exit status: 0 ok, 1 a check failed, 2 usage, 3 a bad spec or file, 4 a kernel did\n"
+        "not compile.\n");
 }
 
 /* At exit, also when argp exits after --help: what was printed must have arrived. */

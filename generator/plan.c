@@ -1,9 +1,11 @@
 /*
- * plan.c: the forward pass as steps: GEMMs with their epilogues, collectives between
- * tensor-parallel ranks, and the buffers that lie between them.
+ * plan.c: a training step as steps: GEMMs with their epilogues, the two stages of sums, collectives
+ * between tensor-parallel ranks, and the buffers that lie between them. The order within a pass is
+ * the order of launches.
  */
 #include "plan.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +17,20 @@ const char *plan_fc2_bias_name(plan_fc2_bias bias)
 
 const char *plan_lifetime_name(plan_lifetime lifetime)
 {
-    return lifetime == PLAN_SAVED ? "saved" : "scratch";
+    static const char *const names[] = {"saved", "scratch", "pending"};
+    return names[lifetime];
+}
+
+const char *plan_pass_name(plan_pass pass)
+{
+    static const char *const names[] = {"forward", "dgrad", "backward_dw"};
+    return names[pass];
+}
+
+spec_dtype plan_wgrad_dtype(const plan *p)
+{
+    const spec_config *config = &p->spec->config;
+    return config->gradient_accumulation_fusion ? SPEC_DTYPE_fp32 : config->params_dtype;
 }
 
 static plan_fc2_bias fc2_bias_of(const module_spec *spec)
@@ -27,124 +42,315 @@ static plan_fc2_bias fc2_bias_of(const module_spec *spec)
     return spec->mlp.per_token_scale ? PLAN_FC2_BIAS_FOLDED : PLAN_FC2_BIAS_RETURNED;
 }
 
-static plan_step *add_step(plan *p, plan_step_kind kind, const char *name)
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+/* Distinct bytes of a matrix; rows or columns 0: the tokens. */
+static void add_bytes(plan_step *step, int64_t rows, int64_t columns, int64_t element)
 {
-    plan_step *step = &p->steps[p->step_count++];
-    *step = (plan_step){.kind = kind, .pass = "forward", .name = name};
-    return step;
+    if (rows && columns)
+        step->bytes += (double)rows * (double)columns * (double)element;
+    else
+        step->bytes_per_token += (double)(rows + columns) * (double)element;
 }
 
-static void add_collective(plan *p, const char *name, const char *tensor)
+static int64_t ceil_div(int64_t a, int64_t b)
 {
-    plan_step *step = add_step(p, PLAN_COLLECTIVE, name);
-    step->input = step->output = tensor;
-    step->columns = p->hidden_size;
-    step->bytes_per_token =
-        (double)(p->hidden_size * spec_dtype_bytes(p->spec->config.params_dtype));
+    return (a + b - 1) / b;
 }
 
-/* The sizes of a GEMM: k columns of `input` against n rows of `weight`. */
-static plan_step *add_gemm(plan *p, const char *name, const char *input, const char *weight,
-                           const char *output, int halves, int64_t n, int64_t k)
+static int64_t tile_m_of(const plan_step *step)
 {
-    double element = (double)spec_dtype_bytes(p->spec->config.params_dtype);
-    plan_step *step = add_step(p, PLAN_GEMM, name);
-    step->input = input;
-    step->weight = weight;
-    step->output = output;
-    step->halves = halves;
-    step->n = n;
-    step->k = k;
-    step->columns = n / halves;
-    step->flops_per_token = 2.0 * (double)n * (double)k;
-    step->weight_bytes = element * (double)n * (double)k;
-    step->bytes_per_token = element * (double)(k + step->columns);
-    plan_choose_tile(step, p->family);
-    return step;
+    return step->candidates[step->chosen].tile.tile_m;
 }
 
-/* Bytes of what an epilogue reads besides the accumulators. */
-static void count_epilogue(plan_step *step, spec_dtype dtype)
+/* What an epilogue reads besides the accumulators, and writes. */
+static void add_epilogue_bytes(plan_step *step, spec_dtype storage)
 {
-    for (int i = 0; i < step->epilogue.input_count; i++) {
-        if (step->epilogue.inputs[i].kind == PLAN_INPUT_COLUMN)
-            step->weight_bytes += (double)(step->columns * spec_dtype_bytes(dtype));
-        else if (step->epilogue.inputs[i].kind == PLAN_INPUT_ROW)
-            step->bytes_per_token += 4;
+    const plan_epilogue *e = &step->epilogue;
+    for (int i = 0; i < e->input_count; i++) {
+        const plan_input *input = &e->inputs[i];
+        if (input->kind == PLAN_INPUT_COLUMN)
+            add_bytes(step, 1, step->columns, spec_dtype_bytes(storage));
+        else if (input->kind == PLAN_INPUT_ROW)
+            add_bytes(step, step->m, 1, 4);
+        else if (input->kind == PLAN_INPUT_ELEMENT && !input->where_beta_is_1)
+            add_bytes(step, step->m, step->columns, spec_dtype_bytes(input->dtype));
+    }
+    for (int i = 0; i < e->output_count; i++) {
+        const plan_output *output = &e->outputs[i];
+        if (output->kind == PLAN_STORE)
+            add_bytes(step, step->m, step->columns, spec_dtype_bytes(output->dtype));
+        else if (output->kind == PLAN_ROW_SUMS)
+            add_bytes(step, step->m, ceil_div(step->columns, PLAN_SUMMED_COLUMNS), 4);
+        else
+            step->bytes_per_token += (double)step->columns * 4 / (double)tile_m_of(step);
     }
 }
 
-static mmlp_status add_steps(plan *p)
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+static plan_step *add_step(plan *p, plan_step_kind kind, plan_pass pass, const char *name)
+{
+    assert(p->step_count < PLAN_STEPS_MAX);
+    plan_step *step = &p->steps[p->step_count++];
+    *step = (plan_step){.kind = kind, .pass = pass, .name = name, .when = "always"};
+    return step;
+}
+
+static void add_collective(plan *p, plan_pass pass, const char *name, const char *tensor)
+{
+    plan_step *step = add_step(p, PLAN_COLLECTIVE, pass, name);
+    step->input = step->output = tensor;
+    step->columns = p->hidden_size;
+    add_bytes(step, 0, p->hidden_size, spec_dtype_bytes(p->spec->config.params_dtype));
+}
+
+/* The sizes of a GEMM, a [m, k] times b [n, k] transposed; 0: the tokens. The epilogue follows. */
+static plan_step *add_gemm(plan *p, plan_pass pass, const char *name, plan_operand a, int64_t m,
+                           plan_operand b, int64_t n, int64_t k, int halves)
+{
+    int64_t element = spec_dtype_bytes(p->spec->config.params_dtype);
+    plan_step *step = add_step(p, PLAN_GEMM, pass, name);
+    step->a = a;
+    step->b = b;
+    step->halves = halves;
+    step->m = m;
+    step->n = n;
+    step->k = k;
+    step->columns = n / halves;
+    step->flops_per_token = 2.0 * (double)(m ? m : 1) * (double)n * (double)(k ? k : 1);
+    add_bytes(step, m, k, element);
+    add_bytes(step, n, k, element);
+    plan_choose_tile(step, p);
+    return step;
+}
+
+static mmlp_status add_forward(plan *p)
 {
     const module_spec *spec = p->spec;
-    spec_dtype dtype = spec->config.params_dtype;
-    bool communicates = p->ranks > 1 && !spec_explicit_expert_comm(spec);
-    bool sequence_parallel = communicates && spec->config.sequence_parallel;
-    bool bias_after_reduction =
-        communicates && (p->fc2_bias == PLAN_FC2_BIAS_FOLDED || p->fc2_bias == PLAN_FC2_BIAS_ADDED);
+    spec_dtype storage = spec->config.params_dtype;
+    bool bias_after_reduction = p->communicates && (p->fc2_bias == PLAN_FC2_BIAS_FOLDED ||
+                                                    p->fc2_bias == PLAN_FC2_BIAS_ADDED);
+    if (p->sequence_parallel)
+        add_collective(p, PLAN_FORWARD, "all_gather", "hidden_states");
 
-    if (sequence_parallel)
-        add_collective(p, "all_gather", "hidden_states");
-
-    plan_step *fc1 =
-        add_gemm(p, "linear_fc1", "hidden_states", "linear_fc1.weight", "activation_output",
-                 spec->config.gated_linear_unit ? 2 : 1, p->fc1_output_size, p->hidden_size);
-    fc1->raw_store = "fc1_output";
-    fc1->bytes_per_token += (double)(p->fc1_output_size * spec_dtype_bytes(dtype));
+    plan_step *fc1 = add_gemm(p, PLAN_FORWARD, "linear_fc1", (plan_operand){"hidden_states", true},
+                              0, (plan_operand){"linear_fc1.weight", true}, p->fc1_output_size,
+                              p->hidden_size, spec->config.gated_linear_unit ? 2 : 1);
     MMLP_TRY(plan_fc1_epilogue(&fc1->epilogue, p));
-    count_epilogue(fc1, dtype);
+    add_epilogue_bytes(fc1, storage);
 
-    plan_step *fc2 = add_gemm(p, "linear_fc2", "activation_output", "linear_fc2.weight", "output",
-                              1, p->hidden_size, p->ffn_hidden_size);
+    plan_step *fc2 =
+        add_gemm(p, PLAN_FORWARD, "linear_fc2", (plan_operand){"activation_output", true}, 0,
+                 (plan_operand){"linear_fc2.weight", true}, p->hidden_size, p->ffn_hidden_size, 1);
     MMLP_TRY(plan_fc2_epilogue(&fc2->epilogue, p, !bias_after_reduction));
-    count_epilogue(fc2, dtype);
+    add_epilogue_bytes(fc2, storage);
 
-    if (communicates)
-        add_collective(p, sequence_parallel ? "reduce_scatter" : "all_reduce", "output");
+    if (p->communicates)
+        add_collective(p, PLAN_FORWARD, p->sequence_parallel ? "reduce_scatter" : "all_reduce",
+                       "output");
     if (bias_after_reduction) {
-        plan_step *bias = add_step(p, PLAN_ELEMENTWISE, "linear_fc2_bias");
+        plan_step *bias = add_step(p, PLAN_ELEMENTWISE, PLAN_FORWARD, "linear_fc2_bias");
         bias->input = bias->output = "output";
         bias->columns = p->hidden_size;
-        bias->bytes_per_token = (double)(2 * p->hidden_size * spec_dtype_bytes(dtype));
         MMLP_TRY(plan_fc2_epilogue(&bias->epilogue, p, true));
-        count_epilogue(bias, dtype);
+        add_bytes(bias, 0, p->hidden_size, spec_dtype_bytes(storage));
+        add_epilogue_bytes(bias, storage);
     }
     return MMLP_OK;
 }
 
-static void add_buffer(plan *p, const char *name, plan_lifetime lifetime, int64_t columns,
-                       const char *written_by, const char *read_by)
+/* Partial sums of columns, a row for every `tokens` tokens, to a bias gradient. */
+static void add_finish_columns(plan *p, const char *name, const char *when, const char *partial,
+                               const char *output, int64_t columns, int64_t tokens)
 {
-    p->buffers[p->buffer_count++] =
-        (plan_buffer){name, lifetime, p->spec->config.params_dtype, columns, written_by, read_by};
+    plan_step *step = add_step(p, PLAN_FINISH_COLUMNS, PLAN_DGRAD, name);
+    step->when = when;
+    step->input = partial;
+    step->output = output;
+    step->columns = columns;
+    step->partial_tokens = tokens;
+    step->bytes_per_token = (double)columns * 4 / (double)tokens;
+    add_bytes(step, 1, columns, 4);
 }
+
+/* What needs a pass over grad_output of its own: the gradient of the fc2 bias, and that of the
+ * scale through a folded one. */
+static void add_grad_output_sums(plan *p)
+{
+    bool folded = p->fc2_bias == PLAN_FC2_BIAS_FOLDED;
+    int64_t element = spec_dtype_bytes(p->spec->config.params_dtype);
+    plan_step *step = add_step(p, PLAN_GRAD_OUTPUT_SUMS, PLAN_DGRAD, "grad_output_sums");
+    if (p->fc2_bias == PLAN_FC2_BIAS_RETURNED)
+        step->when = "grad.linear_fc2.bias";
+    step->input = "grad_output";
+    step->output = "fc2_bias_sums";
+    step->columns = p->hidden_size;
+    add_bytes(step, 0, p->hidden_size, element);
+    step->bytes_per_token += (double)p->hidden_size * 4 / PLAN_SUMMED_ROWS;
+    if (folded) {
+        step->second_input = "linear_fc2.bias";
+        add_bytes(step, 1, p->hidden_size, element);
+        add_bytes(step, 0, 1 + ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 4);
+    }
+}
+
+static mmlp_status add_dgrad(plan *p)
+{
+    const module_spec *spec = p->spec;
+    spec_dtype storage = spec->config.params_dtype;
+    if (p->sequence_parallel)
+        add_collective(p, PLAN_DGRAD, "all_gather", "grad_output");
+    if (p->fc2_bias != PLAN_FC2_BIAS_NONE)
+        add_grad_output_sums(p);
+
+    plan_step *fc2 =
+        add_gemm(p, PLAN_DGRAD, "linear_fc2", (plan_operand){"grad_output", true}, 0,
+                 (plan_operand){"linear_fc2.weight", false}, p->ffn_hidden_size, p->hidden_size, 1);
+    MMLP_TRY(plan_fc2_dgrad_epilogue(&fc2->epilogue, p));
+    add_epilogue_bytes(fc2, storage);
+    p->fc1_bias_rows = tile_m_of(fc2);
+
+    plan_step *fc1 =
+        add_gemm(p, PLAN_DGRAD, "linear_fc1", (plan_operand){"grad_fc1_output", true}, 0,
+                 (plan_operand){"linear_fc1.weight", false}, p->hidden_size, p->fc1_output_size, 1);
+    MMLP_TRY(
+        plan_store_epilogue(&fc1->epilogue, "grad.hidden_states", storage, p->hidden_size, false));
+    add_epilogue_bytes(fc1, storage);
+    if (p->communicates)
+        add_collective(p, PLAN_DGRAD, p->sequence_parallel ? "reduce_scatter" : "all_reduce",
+                       "grad.hidden_states");
+
+    if (spec->config.add_bias_linear) {
+        add_finish_columns(p, "linear_fc1_bias", "always", "fc1_bias_sums", "grad.linear_fc1.bias",
+                           p->fc1_output_size, p->fc1_bias_rows);
+        add_finish_columns(
+            p, "linear_fc2_bias",
+            p->fc2_bias == PLAN_FC2_BIAS_RETURNED ? "grad.linear_fc2.bias" : "always",
+            "fc2_bias_sums", "grad.linear_fc2.bias", p->hidden_size, PLAN_SUMMED_ROWS);
+    }
+    if (spec->mlp.per_token_scale) {
+        plan_step *scale = add_step(p, PLAN_FINISH_ROWS, PLAN_DGRAD, "per_token_scale");
+        scale->input = "scale_sums";
+        scale->output = "grad.per_token_scale";
+        scale->columns = ceil_div(p->ffn_hidden_size, PLAN_SUMMED_COLUMNS);
+        add_bytes(scale, 0, 1 + scale->columns, 4);
+        if (p->fc2_bias == PLAN_FC2_BIAS_FOLDED) {
+            scale->second_input = "bias_scale_sums";
+            add_bytes(scale, 0, ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 4);
+        }
+    }
+    return MMLP_OK;
+}
+
+/* The gradient of a weight: rows of `a` times columns of `b`, summed over the tokens. */
+static mmlp_status add_wgrad(plan *p, const char *name, const char *a, int64_t rows, const char *b,
+                             int64_t columns, const char *gradient)
+{
+    plan_step *step = add_gemm(p, PLAN_BACKWARD_DW, name, (plan_operand){a, false}, rows,
+                               (plan_operand){b, false}, columns, 0, 1);
+    MMLP_TRY(plan_store_epilogue(&step->epilogue, gradient, plan_wgrad_dtype(p), columns, true));
+    add_epilogue_bytes(step, p->spec->config.params_dtype);
+    return MMLP_OK;
+}
+
+static mmlp_status add_backward_dw(plan *p)
+{
+    const char *activation =
+        p->spec->config.save_activation ? "activation_output" : "recomputed_activation";
+    MMLP_TRY(add_wgrad(p, "linear_fc2", "grad_output", p->hidden_size, activation,
+                       p->ffn_hidden_size, "grad.linear_fc2.weight"));
+    if (p->sequence_parallel)
+        add_collective(p, PLAN_BACKWARD_DW, "all_gather", "hidden_states");
+    return add_wgrad(p, "linear_fc1", "grad_fc1_output", p->fc1_output_size, "hidden_states",
+                     p->hidden_size, "grad.linear_fc1.weight");
+}
+
+/* ---- buffers --------------------------------------------------------------------------------- */
+
+static plan_buffer *add_buffer(plan *p, const char *name, plan_pass pass, plan_lifetime lifetime,
+                               int64_t columns, const char *written_by, const char *read_by)
+{
+    assert(p->buffer_count < PLAN_BUFFERS_MAX);
+    plan_buffer *buffer = &p->buffers[p->buffer_count++];
+    *buffer = (plan_buffer){.name = name,
+                            .pass = pass,
+                            .lifetime = lifetime,
+                            .dtype = p->spec->config.params_dtype,
+                            .columns = columns,
+                            .tokens_per_row = 1,
+                            .written_by = written_by,
+                            .read_by = read_by};
+    return buffer;
+}
+
+static void add_sums(plan *p, const char *name, int64_t columns, int64_t tokens_per_row,
+                     const char *written_by, const char *read_by)
+{
+    plan_buffer *buffer =
+        add_buffer(p, name, PLAN_DGRAD, PLAN_SCRATCH, columns, written_by, read_by);
+    buffer->dtype = SPEC_DTYPE_fp32;
+    buffer->tokens_per_row = tokens_per_row;
+}
+
+static void add_buffers(plan *p)
+{
+    const spec_config *config = &p->spec->config;
+    bool kept = config->save_activation;
+    plan_lifetime pending = config->delay_wgrad_compute ? PLAN_PENDING : PLAN_SCRATCH;
+    add_buffer(p, "fc1_output", PLAN_FORWARD, PLAN_SAVED, p->fc1_output_size, "linear_fc1",
+               "dgrad linear_fc2");
+    add_buffer(p, "activation_output", PLAN_FORWARD, kept ? PLAN_SAVED : PLAN_SCRATCH,
+               p->ffn_hidden_size, "linear_fc1",
+               kept ? "linear_fc2, backward_dw linear_fc2" : "linear_fc2");
+    add_buffer(p, "grad_fc1_output", PLAN_DGRAD, pending, p->fc1_output_size, "linear_fc2",
+               "linear_fc1, backward_dw linear_fc1");
+    if (!kept)
+        add_buffer(p, "recomputed_activation", PLAN_DGRAD, pending, p->ffn_hidden_size,
+                   "linear_fc2", "backward_dw linear_fc2");
+    if (config->add_bias_linear) {
+        add_sums(p, "fc1_bias_sums", p->fc1_output_size, p->fc1_bias_rows, "linear_fc2",
+                 "linear_fc1_bias");
+        add_sums(p, "fc2_bias_sums", p->hidden_size, PLAN_SUMMED_ROWS, "grad_output_sums",
+                 "linear_fc2_bias");
+    }
+    if (p->spec->mlp.per_token_scale)
+        add_sums(p, "scale_sums", ceil_div(p->ffn_hidden_size, PLAN_SUMMED_COLUMNS), 1,
+                 "linear_fc2", "per_token_scale");
+    if (p->fc2_bias == PLAN_FC2_BIAS_FOLDED)
+        add_sums(p, "bias_scale_sums", ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 1,
+                 "grad_output_sums", "per_token_scale");
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch)
 {
-    *out = (plan){.spec = spec, .arch = arch ? arch : "sm_80"};
-    out->family = plan_family_of(out->arch);
-    if (!out->family)
+    plan built = {.spec = spec, .arch = arch ? arch : "sm_80"};
+    *out = (plan){0};
+    built.family = plan_family_of(built.arch);
+    if (!built.family)
         return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
                          "%s: no kernels for this architecture; there are for sm_80, sm_86, sm_89, "
                          "sm_90, sm_100, sm_120",
-                         out->arch);
-    out->ranks = spec_tensor_parallel_size(spec);
-    out->hidden_size = spec->config.hidden_size;
-    out->ffn_hidden_size = spec_ffn_hidden_size(spec) / out->ranks;
-    out->fc1_output_size = out->ffn_hidden_size * (spec->config.gated_linear_unit ? 2 : 1);
-    out->fc2_bias = fc2_bias_of(spec);
+                         built.arch);
+    built.ranks = spec_tensor_parallel_size(spec);
+    built.communicates = built.ranks > 1 && !spec_explicit_expert_comm(spec);
+    built.sequence_parallel = built.communicates && spec->config.sequence_parallel;
+    built.hidden_size = spec->config.hidden_size;
+    built.ffn_hidden_size = spec_ffn_hidden_size(spec) / built.ranks;
+    built.fc1_output_size = built.ffn_hidden_size * (spec->config.gated_linear_unit ? 2 : 1);
+    built.fc2_bias = fc2_bias_of(spec);
 
     mmlp_status status = MMLP_OK;
-    plan built = *out;
-    *out = (plan){0};
-    MMLP_TRY_CLEANUP(add_steps(&built));
+    MMLP_TRY_CLEANUP(add_forward(&built));
+    MMLP_TRY_CLEANUP(add_dgrad(&built));
+    MMLP_TRY_CLEANUP(add_backward_dw(&built));
+    add_buffers(&built);
     MMLP_TRY_CLEANUP(plan_fc1_epilogue(&built.reference_activation, &built));
     MMLP_TRY_CLEANUP(plan_fc2_epilogue(&built.reference_output, &built, true));
+    MMLP_TRY_CLEANUP(plan_backward_reference(&built.reference_backward, &built));
     built.has_clamp_or_relu = expr_has_kink(&built.reference_activation.graph);
-    add_buffer(&built, "fc1_output", PLAN_SAVED, built.fc1_output_size, "linear_fc1", "dgrad");
-    add_buffer(&built, "activation_output",
-               spec->config.save_activation ? PLAN_SAVED : PLAN_SCRATCH, built.ffn_hidden_size,
-               "linear_fc1", spec->config.save_activation ? "linear_fc2, dgrad" : "linear_fc2");
     *out = built;
     built = (plan){0};
 
@@ -159,5 +365,6 @@ void plan_free(plan *p)
         plan_epilogue_free(&p->steps[i].epilogue);
     plan_epilogue_free(&p->reference_activation);
     plan_epilogue_free(&p->reference_output);
+    plan_epilogue_free(&p->reference_backward);
     *p = (plan){0};
 }

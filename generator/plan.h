@@ -14,12 +14,15 @@
 
 enum {
     PLAN_NOMINAL_TOKENS = 4096, /* tiles are chosen for this many */
-    PLAN_STEPS_MAX = 8,
-    PLAN_BUFFERS_MAX = 4,
+    PLAN_STEPS_MAX = 20,
+    PLAN_BUFFERS_MAX = 8,
     PLAN_INPUTS_MAX = 8,
-    PLAN_NAMES_MAX = 12,
+    PLAN_OUTPUTS_MAX = 8,
+    PLAN_NAMES_MAX = 24,
     PLAN_TILES_MAX = 4,
-    PLAN_THREADS_PER_WARP = 32
+    PLAN_THREADS_PER_WARP = 32,
+    PLAN_SUMMED_COLUMNS = 128, /* of one partial sum of a row: four of each lane of a warp */
+    PLAN_SUMMED_ROWS = 128     /* of one partial sum of a column of grad_output */
 };
 
 /* What the kernels of one family were written and tuned for. */
@@ -30,6 +33,7 @@ typedef struct plan_family {
     int64_t shared_per_sm,
         shared_per_block;     /* the latter the least of all architectures it runs on */
     int fma_per_clock;        /* of one SM's tensor cores, 16-bit operands */
+    int fp32_fma_per_clock;   /* of one SM's FMA units */
     int load_bytes_per_clock; /* of one SM from L2 */
 } plan_family;
 
@@ -54,7 +58,8 @@ typedef struct plan_candidate {
 typedef enum plan_input_kind {
     PLAN_INPUT_ACCUMULATOR,
     PLAN_INPUT_COLUMN, /* of the storage type, one for each output column */
-    PLAN_INPUT_ROW     /* fp32, one for each token */
+    PLAN_INPUT_ROW,    /* fp32, one for each output row */
+    PLAN_INPUT_ELEMENT /* one for each output */
 } plan_input_kind;
 
 typedef struct plan_input {
@@ -62,44 +67,87 @@ typedef struct plan_input {
     const char *tensor; /* "linear_fc1.bias"; NULL for accumulators */
     plan_input_kind kind;
     int64_t column_offset;
+    int64_t stride;       /* ELEMENT: columns of the tensor */
+    spec_dtype dtype;     /* ELEMENT */
+    bool where_beta_is_1; /* ELEMENT: the destination itself; otherwise 0, and not read */
 } plan_input;
 
-/* What happens between the accumulators and the store: one expression with one result. */
+typedef enum plan_output_kind {
+    PLAN_STORE,
+    PLAN_COLUMN_SUMS, /* fp32, over the rows of a tile, of the values as they are stored */
+    PLAN_ROW_SUMS     /* fp32, over PLAN_SUMMED_COLUMNS columns */
+} plan_output_kind;
+
+typedef struct plan_output {
+    plan_output_kind kind;
+    const char *name; /* in the kernel: "grad_gate" */
+    const char *tensor;
+    int64_t column_offset, stride; /* columns of the tensor */
+    spec_dtype dtype;              /* STORE */
+    bool optional;                 /* STORE: the pointer may be null */
+} plan_output;
+
+/* What happens between the accumulators and the stores: one expression with a result for each
+ * output. */
 typedef struct plan_epilogue {
     program graph; /* simplified */
-    int result;
+    int results[PLAN_OUTPUTS_MAX];
+    plan_output outputs[PLAN_OUTPUTS_MAX];
+    int output_count;
     plan_input inputs[PLAN_INPUTS_MAX];
     int input_count;
-    expr_name names[PLAN_NAMES_MAX]; /* variables of the printed expression */
+    expr_name names[PLAN_NAMES_MAX];   /* variables of the printed expression */
+    char *owned_names[PLAN_NAMES_MAX]; /* those of the names that are made here */
     int name_count;
-    char *activation_variable; /* owned; one of the names */
 } plan_epilogue;
 
-typedef enum plan_step_kind { PLAN_GEMM, PLAN_ELEMENTWISE, PLAN_COLLECTIVE } plan_step_kind;
+typedef enum plan_pass { PLAN_FORWARD, PLAN_DGRAD, PLAN_BACKWARD_DW, PLAN_PASSES } plan_pass;
+
+typedef enum plan_step_kind {
+    PLAN_GEMM,
+    PLAN_GRAD_OUTPUT_SUMS, /* first stage: sums over rows and columns of grad_output */
+    PLAN_FINISH_COLUMNS,   /* second stage: partial sums of columns to a bias gradient */
+    PLAN_FINISH_ROWS,      /* second stage: partial sums of rows to grad.per_token_scale */
+    PLAN_ELEMENTWISE,
+    PLAN_COLLECTIVE
+} plan_step_kind;
+
+/* An operand of a GEMM. K-major: the reduction is contiguous in memory; else the other index. */
+typedef struct plan_operand {
+    const char *tensor;
+    bool k_major;
+} plan_operand;
 
 typedef struct plan_step {
     plan_step_kind kind;
-    const char *pass, *name;    /* "forward", "linear_fc1" */
-    const char *input, *output; /* tensors */
-    const char *weight;         /* GEMM */
-    const char *raw_store;      /* GEMM: the tensor that gets the accumulators, or NULL */
+    plan_pass pass;
+    const char *name;           /* "linear_fc1" */
+    const char *when;           /* "always", or a tensor: left out in calls without it */
+    const char *input, *output; /* COLLECTIVE, ELEMENTWISE and second stages: tensors */
+    const char *second_input;   /* FINISH_ROWS: more partial sums; GRAD_OUTPUT_SUMS: the folded
+                                 * bias; or NULL */
+    int64_t partial_tokens;     /* FINISH_COLUMNS: that one row of the partial sums covers */
+    plan_operand a, b;          /* GEMM: [m, k] and [n, k] */
     int halves;                 /* GEMM: 2 when gate and up share a tile */
-    int64_t n, k, columns;      /* GEMM: accumulator columns, reduction, output columns */
+    int64_t m, n, k;            /* GEMM: rows, accumulator columns, reduction; 0: the tokens */
+    int64_t columns;            /* of the output; of the partial sums */
     double flops_per_token;     /* GEMM */
-    double weight_bytes;        /* read once a call */
-    double bytes_per_token;     /* read and written once a token */
-    plan_epilogue epilogue;     /* GEMM and elementwise */
+    double bytes;               /* distinct bytes of global memory: bytes + */
+    double bytes_per_token;     /* tokens * bytes_per_token */
+    plan_epilogue epilogue;     /* GEMM and ELEMENTWISE */
     plan_candidate candidates[PLAN_TILES_MAX];
     int candidate_count, chosen; /* GEMM */
 } plan_step;
 
-typedef enum plan_lifetime { PLAN_SAVED, PLAN_SCRATCH } plan_lifetime;
+typedef enum plan_lifetime { PLAN_SAVED, PLAN_SCRATCH, PLAN_PENDING } plan_lifetime;
 
 typedef struct plan_buffer {
     const char *name;
+    plan_pass pass; /* that writes it */
     plan_lifetime lifetime;
     spec_dtype dtype;
     int64_t columns;
+    int64_t tokens_per_row;
     const char *written_by, *read_by;
 } plan_buffer;
 
@@ -118,13 +166,16 @@ typedef struct plan {
     int64_t ffn_hidden_size; /* of a rank */
     int64_t fc1_output_size; /* of a rank */
     int64_t ranks;
+    bool communicates;      /* the linears do, between the ranks */
+    bool sequence_parallel; /* the ranks split the tokens outside */
+    int64_t fc1_bias_rows;  /* tokens that one row of fc1_bias_sums covers */
     plan_fc2_bias fc2_bias;
     bool has_clamp_or_relu;
     plan_step steps[PLAN_STEPS_MAX];
     int step_count;
     plan_buffer buffers[PLAN_BUFFERS_MAX];
     int buffer_count;
-    plan_epilogue reference_activation, reference_output;
+    plan_epilogue reference_activation, reference_output, reference_backward;
 } plan;
 
 /* arch NULL: "sm_80". The spec must outlive the plan. ERROR_UNSUPPORTED: no kernels for arch. */
@@ -133,17 +184,30 @@ void plan_free(plan *p); /* a zeroed plan is valid */
 
 /* Readable, aligned text; the same for the same spec and architecture. */
 mmlp_status plan_print(text *out, const plan *p);
+/* What is promised of repeated runs, and where values are rounded: a line each, appended. */
+void plan_print_determinism(text *out, const plan *p);
+void plan_print_rounding(text *out, const plan *p);
 
+const char *plan_pass_name(plan_pass pass);
 const char *plan_fc2_bias_name(plan_fc2_bias bias);
 const char *plan_lifetime_name(plan_lifetime lifetime);
+/* Of each parameter and gradient: what weight gradients are stored as. */
+spec_dtype plan_wgrad_dtype(const plan *p);
 
 /* ---- within the plan's files ----------------------------------------------------------------- */
 
-/* What the fc1 and fc2 epilogues compute. with_bias: the fc2 bias, where it is not returned. */
+/* What each GEMM's epilogue computes. with_bias: the fc2 bias, where it is not returned. */
 mmlp_status plan_fc1_epilogue(plan_epilogue *out, const plan *p);
 mmlp_status plan_fc2_epilogue(plan_epilogue *out, const plan *p, bool with_bias);
+mmlp_status plan_fc2_dgrad_epilogue(plan_epilogue *out, const plan *p);
+/* The accumulators to `tensor` [., columns]; with `accumulate` beta times the destination is added.
+ */
+mmlp_status plan_store_epilogue(plan_epilogue *out, const char *tensor, spec_dtype dtype,
+                                int64_t columns, bool accumulate);
+/* The program `backward` of the bundle format, all of its results as outputs. */
+mmlp_status plan_backward_reference(plan_epilogue *out, const plan *p);
 void plan_epilogue_free(plan_epilogue *epilogue);
 /* Fills the step's candidates and chooses the one with the least estimate. */
-void plan_choose_tile(plan_step *step, const plan_family *family);
+void plan_choose_tile(plan_step *step, const plan *p);
 
 #endif

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "plan.h"
+#include "emit.h"
 
 /* 1234567 FLOP: "1.235 MFLOP". */
 static void print_scaled(text *out, double value, const char *unit)
@@ -74,11 +74,37 @@ static void print_initialisation(text *out, const plan *p)
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
-static mmlp_status print_expression(text *out, const plan_epilogue *e, const char *result)
+/* "tokens", or the number. */
+static void print_size(text *out, int64_t size)
 {
-    text statements = TEXT_INIT, value = TEXT_INIT;
-    mmlp_status status =
-        expr_print(&statements, &value, &e->graph, &e->result, 1, e->names, e->name_count);
+    if (size)
+        text_printf(out, "%lld", (long long)size);
+    else
+        text_puts(out, "tokens");
+}
+
+static void print_matrix(text *out, const char *name, int64_t rows, int64_t columns)
+{
+    text_printf(out, "%s [", name);
+    print_size(out, rows);
+    text_puts(out, ", ");
+    print_size(out, columns);
+    text_puts(out, "]");
+}
+
+/* The name of what a result goes to: "grad_fc1_output[., 14336 ..]". */
+static void print_place(text *out, const plan_output *output)
+{
+    text_puts(out, output->tensor);
+    if (output->column_offset)
+        text_printf(out, "[., %lld ..]", (long long)output->column_offset);
+}
+
+static mmlp_status print_expression(text *out, const plan_epilogue *e)
+{
+    text statements = TEXT_INIT, values[PLAN_OUTPUTS_MAX] = {TEXT_INIT};
+    mmlp_status status = expr_print(&statements, values, &e->graph, e->results, e->output_count,
+                                    e->names, e->name_count);
     if (status == MMLP_OK) {
         static const char noise[] = "const float ";
         for (const char *line = text_string(&statements); *line;) {
@@ -87,34 +113,36 @@ static mmlp_status print_expression(text *out, const plan_epilogue *e, const cha
             text_printf(out, "                 %.*s\n", (int)(length - skip - 1), line + skip);
             line += length + (line[length] == '\n');
         }
-        text_printf(out, "                 %s = %s\n", result, text_string(&value));
+        for (int i = 0; i < e->output_count; i++) {
+            static const char *const verbs[] = {"", "sums of columns of ", "sums of rows of "};
+            text_puts(out, "                 ");
+            print_place(out, &e->outputs[i]);
+            text_printf(out, " = %s%s%s\n", verbs[e->outputs[i].kind], text_string(&values[i]),
+                        e->outputs[i].kind == PLAN_COLUMN_SUMS ? ", as stored" : "");
+        }
     }
     text_free(&statements);
-    text_free(&value);
+    for (int i = 0; i < e->output_count; i++)
+        text_free(&values[i]);
     return status;
-}
-
-static const char *input_kind(plan_input_kind kind)
-{
-    static const char *const names[] = {"accumulator", "per column", "per row"};
-    return names[kind];
 }
 
 static mmlp_status print_epilogue(text *out, const plan_step *step)
 {
+    static const char *const kinds[] = {"accumulator", "per column", "per row", "per element"};
     const plan_epilogue *e = &step->epilogue;
     text_puts(out, "    epilogue    ");
     for (int i = 0; i < e->input_count; i++) {
         const plan_input *input = &e->inputs[i];
-        text_printf(out, "%s%s (%s", i ? ", " : " ", input->name, input_kind(input->kind));
+        text_printf(out, "%s%s (%s", i ? ", " : " ", input->name, kinds[input->kind]);
         if (input->tensor)
             text_printf(out, ", %s", input->tensor);
         if (input->column_offset)
             text_printf(out, " + %lld", (long long)input->column_offset);
-        text_puts(out, ")");
+        text_printf(out, "%s)", input->where_beta_is_1 ? ", 0 where beta is 0" : "");
     }
     text_puts(out, "\n");
-    return print_expression(out, e, step->output);
+    return print_expression(out, e);
 }
 
 static void print_tiles(text *out, const plan_step *step)
@@ -132,58 +160,131 @@ static void print_tiles(text *out, const plan_step *step)
     }
 }
 
-static mmlp_status print_gemm(text *out, const plan *p, const plan_step *step)
+static void print_work(text *out, const plan_step *step)
 {
     double flops = step->flops_per_token * PLAN_NOMINAL_TOKENS;
-    double bytes = step->weight_bytes + step->bytes_per_token * PLAN_NOMINAL_TOKENS;
-    text_printf(out, "\n  %s  gemm, kernel %s_%s_forward\n", step->name, p->spec->name, step->name);
-    text_printf(out, "    operands     %s [tokens, %lld] x %s [%lld, %lld] transposed\n",
-                step->input, (long long)step->k, step->weight, (long long)step->n,
-                (long long)step->k);
+    double bytes = step->bytes + step->bytes_per_token * PLAN_NOMINAL_TOKENS;
+    text_puts(out, "    work         ");
+    if (flops > 0) {
+        print_scaled(out, flops, "FLOP");
+        text_puts(out, ", ");
+    }
+    print_scaled(out, bytes, "B");
+    text_puts(out, " of memory touched");
+    if (flops > 0)
+        text_printf(out, ", %.0f FLOP/B", flops / bytes);
+    text_puts(out, "\n");
+}
+
+static mmlp_status print_gemm(text *out, const plan_step *step)
+{
+    text_puts(out, "    operands     ");
+    if (step->a.k_major) {
+        print_matrix(out, step->a.tensor, step->m, step->k);
+    } else {
+        print_matrix(out, step->a.tensor, step->k, step->m);
+        text_puts(out, " transposed");
+    }
+    text_puts(out, " x ");
+    if (step->b.k_major) {
+        print_matrix(out, step->b.tensor, step->n, step->k);
+        text_puts(out, " transposed");
+    } else {
+        print_matrix(out, step->b.tensor, step->k, step->n);
+    }
+    text_puts(out, "\n");
     if (step->halves == 2)
         text_printf(out, "    halves       gate is rows 0 to %lld of the weight, up the rest\n",
                     (long long)step->columns - 1);
     MMLP_TRY(print_epilogue(out, step));
-    text_printf(out, "    stores       %s [tokens, %lld]", step->output, (long long)step->columns);
-    if (step->raw_store)
-        text_printf(out, "; %s [tokens, %lld], the accumulators, unless it is null",
-                    step->raw_store, (long long)step->n);
-    text_puts(out, "\n");
+    for (int i = 0; i < step->epilogue.output_count; i++)
+        if (step->epilogue.outputs[i].optional && step->epilogue.outputs[i].column_offset == 0)
+            text_printf(out, "    optional     %s, not stored where it is null\n",
+                        step->epilogue.outputs[i].tensor);
     print_tiles(out, step);
-    text_puts(out, "    work         ");
-    print_scaled(out, flops, "FLOP");
-    text_puts(out, ", at least ");
-    print_scaled(out, bytes, "B");
-    text_printf(out, " moved, %.0f FLOP/B\n", flops / bytes);
     return MMLP_OK;
+}
+
+/* The kernels that only add. */
+static void print_sums(text *out, const plan_step *step)
+{
+    text_printf(out, "    sums         %s", step->input);
+    if (step->second_input)
+        text_printf(out, "%s%s", step->kind == PLAN_FINISH_ROWS ? " and " : " and, with ",
+                    step->second_input);
+    text_printf(out, " to %s%s\n", step->output,
+                step->kind == PLAN_GRAD_OUTPUT_SUMS && step->second_input ? " and bias_scale_sums"
+                                                                          : "");
+    if (strcmp(step->when, "always") != 0)
+        text_printf(out, "    when         %s is asked for\n", step->when);
 }
 
 static void print_collective(text *out, const plan *p, const plan_step *step)
 {
-    text_printf(out, "\n  %s  collective over %lld tensor-parallel ranks\n", step->name,
-                (long long)p->ranks);
     text_printf(out, "    tensor       %s [tokens, %lld]%s\n", step->input,
                 (long long)step->columns,
                 p->spec->config.sequence_parallel ? ", split along the tokens outside" : "");
 }
 
-static mmlp_status print_elementwise(text *out, const plan_step *step)
+static void print_heading(text *out, const plan *p, const plan_step *step)
 {
-    text_printf(out, "\n  %s  elementwise, after the reduction\n", step->name);
-    return print_epilogue(out, step);
+    static const char *const kinds[] = {"gemm",         "first stage", "second stage",
+                                        "second stage", "elementwise", "collective"};
+    text_printf(out, "\n  %s  %s", step->name, kinds[step->kind]);
+    if (step->kind == PLAN_COLLECTIVE) {
+        text_printf(out, " over %lld tensor-parallel ranks", (long long)p->ranks);
+    } else if (step->kind == PLAN_ELEMENTWISE) {
+        text_puts(out, ", after the reduction");
+    } else {
+        text_printf(out, ", kernel %s_", p->spec->name);
+        emit_step_name(out, step);
+    }
+    text_puts(out, "\n");
 }
 
-static mmlp_status print_steps(text *out, const plan *p)
+static mmlp_status print_step(text *out, const plan *p, const plan_step *step)
 {
-    text_printf(out, "\nforward (numbers for %d tokens)\n", PLAN_NOMINAL_TOKENS);
-    for (int i = 0; i < p->step_count; i++) {
-        const plan_step *step = &p->steps[i];
-        if (step->kind == PLAN_GEMM)
-            MMLP_TRY(print_gemm(out, p, step));
-        else if (step->kind == PLAN_COLLECTIVE)
-            print_collective(out, p, step);
-        else
-            MMLP_TRY(print_elementwise(out, step));
+    print_heading(out, p, step);
+    switch (step->kind) {
+    case PLAN_GEMM:
+        MMLP_TRY(print_gemm(out, step));
+        break;
+    case PLAN_GRAD_OUTPUT_SUMS:
+    case PLAN_FINISH_COLUMNS:
+    case PLAN_FINISH_ROWS:
+        print_sums(out, step);
+        break;
+    case PLAN_ELEMENTWISE:
+        return print_epilogue(out, step);
+    case PLAN_COLLECTIVE:
+        print_collective(out, p, step);
+        return MMLP_OK;
+    }
+    print_work(out, step);
+    return MMLP_OK;
+}
+
+static mmlp_status print_passes(text *out, const plan *p)
+{
+    for (plan_pass pass = PLAN_FORWARD; pass < PLAN_PASSES; pass++) {
+        double flops = 0, bytes = 0;
+        text_printf(out, "\n%s (numbers for %d tokens)\n", plan_pass_name(pass),
+                    PLAN_NOMINAL_TOKENS);
+        for (int i = 0; i < p->step_count; i++) {
+            const plan_step *step = &p->steps[i];
+            if (step->pass != pass)
+                continue;
+            MMLP_TRY(print_step(out, p, step));
+            if (step->kind != PLAN_COLLECTIVE) {
+                flops += step->flops_per_token * PLAN_NOMINAL_TOKENS;
+                bytes += step->bytes + step->bytes_per_token * PLAN_NOMINAL_TOKENS;
+            }
+        }
+        text_puts(out, "\n  in all  ");
+        print_scaled(out, flops, "FLOP");
+        text_puts(out, ", ");
+        print_scaled(out, bytes, "B");
+        text_puts(out, "\n");
     }
     return MMLP_OK;
 }
@@ -195,43 +296,97 @@ static void print_buffers(text *out, const plan *p)
     text_puts(out, "\nbuffers\n");
     for (int i = 0; i < p->buffer_count; i++) {
         const plan_buffer *b = &p->buffers[i];
-        text_printf(out, "  %-18s %-8s %s [tokens, %lld], written by %s, read by %s\n", b->name,
-                    plan_lifetime_name(b->lifetime), spec_dtype_name(b->dtype),
-                    (long long)b->columns, b->written_by, b->read_by);
+        text_printf(out, "  %-22s %-8s %s [tokens", b->name, plan_lifetime_name(b->lifetime),
+                    spec_dtype_name(b->dtype));
+        if (b->tokens_per_row > 1)
+            text_printf(out, " / %lld", (long long)b->tokens_per_row);
+        text_printf(out, ", %lld], written by %s %s, read by %s\n", (long long)b->columns,
+                    plan_pass_name(b->pass), b->written_by, b->read_by);
     }
+}
+
+/* Bytes for each token of the buffers with that lifetime. */
+static int64_t kept_bytes(const plan *p, plan_lifetime lifetime)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < p->buffer_count; i++)
+        if (p->buffers[i].lifetime == lifetime)
+            bytes += p->buffers[i].columns * spec_dtype_bytes(p->buffers[i].dtype);
+    return bytes;
+}
+
+/* What waits between the passes, and what the other choice of save_activation would cost.
+ * Megatron's fused path keeps fc1_output and the activation, and with delay_wgrad_compute the
+ * gradient of fc1_output too (TransformerEngine's WeightGradStore). */
+static void print_memory(text *out, const plan *p)
+{
+    const spec_config *config = &p->spec->config;
+    int64_t element = spec_dtype_bytes(config->params_dtype);
+    int64_t activation = p->ffn_hidden_size * element, output = p->fc1_output_size * element;
+    int64_t saved = kept_bytes(p, PLAN_SAVED), pending = kept_bytes(p, PLAN_PENDING);
+    text_puts(out, "\nmemory for each token between the passes, besides input and grad_output\n");
+    text_printf(out, "  saved (forward to dgrad) %lld B, pending (dgrad to backward_dw) %lld B\n",
+                (long long)saved, (long long)pending);
+    text_printf(out, "  Megatron's fused path keeps %lld B\n",
+                (long long)(output + activation + (config->delay_wgrad_compute ? output : 0)));
+    if (config->save_activation)
+        text_printf(out,
+                    "  save_activation = false would save %lld B less and compute the "
+                    "activation again in dgrad%s\n",
+                    (long long)activation,
+                    config->delay_wgrad_compute ? ", which then keeps it pending" : "");
+    else
+        text_printf(out,
+                    "  save_activation = true would save %lld B more%s, and dgrad would not "
+                    "store the activation\n",
+                    (long long)activation,
+                    config->delay_wgrad_compute ? " and keep as much less pending" : "");
 }
 
 static void print_kernels(text *out, const plan *p)
 {
     text_puts(out, "\nkernels that can ever be needed\n");
-    for (int i = 0; i < p->step_count; i++)
-        if (p->steps[i].kind == PLAN_GEMM)
-            text_printf(out, "  %s_%s_forward\n", p->spec->name, p->steps[i].name);
-    text_printf(out, "  %s_fill_normal\n", p->spec->name);
+    for (int i = 0; i < p->step_count; i++) {
+        if (p->steps[i].kind == PLAN_COLLECTIVE || p->steps[i].kind == PLAN_ELEMENTWISE)
+            continue;
+        text_printf(out, "  %s_", p->spec->name);
+        emit_step_name(out, &p->steps[i]);
+        text_puts(out, "\n");
+    }
+    text_printf(out, "  %s_fill\n", p->spec->name);
 }
 
-static void print_guarantees(text *out, const plan *p)
+void plan_print_determinism(text *out, const plan *p)
+{
+    (void)p;
+    text_puts(out, "every sum has one fixed order; runs are bitwise repeatable");
+}
+
+void plan_print_rounding(text *out, const plan *p)
 {
     const char *storage = spec_dtype_name(p->spec->config.params_dtype);
-    text_printf(
-        out,
-        "\nguarantees\n"
-        "  deterministic: every sum has one fixed order; runs are bitwise repeatable\n"
-        "  rounding: products accumulate in fp32; fc1_output, activation_output and output\n"
-        "  are each rounded once, at the store, to %s; the activation reads the fp32\n"
-        "  accumulator%s\n",
-        storage,
-        p->ranks > 1 ? "; partial outputs are rounded before the reduction over ranks" : "");
+    text_printf(out,
+                "sums accumulate in fp32; each stored tensor is rounded once, at the store, to %s "
+                "(weight gradients to %s); the activation reads the fp32 accumulator, its gradient "
+                "the stored fc1_output; bias gradients sum the rounded gradient of fc1_output%s",
+                storage, spec_dtype_name(plan_wgrad_dtype(p)),
+                p->ranks > 1 ? "; partial outputs are rounded before the reduction over ranks"
+                             : "");
 }
 
 mmlp_status plan_print(text *out, const plan *p)
 {
     print_config(out, p);
     print_initialisation(out, p);
-    MMLP_TRY(print_steps(out, p));
+    MMLP_TRY(print_passes(out, p));
     print_buffers(out, p);
+    print_memory(out, p);
     print_kernels(out, p);
-    print_guarantees(out, p);
+    text_puts(out, "\nguarantees\n  deterministic: ");
+    plan_print_determinism(out, p);
+    text_puts(out, "\n  rounding: ");
+    plan_print_rounding(out, p);
+    text_puts(out, "\n");
     const char *warnings = text_string(&p->spec->warnings);
     if (*warnings)
         text_puts(out, "\nwarnings\n");

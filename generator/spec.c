@@ -293,10 +293,13 @@ static mmlp_status copy_spec(module_spec *out, const spec_loader *loader,
     if (named->identity == SPEC_ACTIVATION_gelu &&
         (out->config.bias_activation_fusion || out->config.use_te_activation_func))
         computed = &loader->activations[SPEC_ACTIVATION_fused_gelu];
-    int x;
+    out->activation_takes_up = computed->takes_up;
+    int x, up = -1;
     MMLP_TRY(program_input(&x, &out->formula, "x"));
-    MMLP_TRY(
-        expr_inline(&out->formula_result, &out->formula, &computed->formula, computed->result, &x));
+    if (computed->takes_up)
+        MMLP_TRY(program_input(&up, &out->formula, "up"));
+    MMLP_TRY(formula_inline(&out->formula_result, &out->formula, &computed->formula,
+                            computed->result, x, up));
     rules_warn(&out->warnings, out, object->submodules.activation >= 0);
     return out->warnings.failed ? mmlp_fail_memory(256, "warnings") : MMLP_OK;
 }

@@ -78,9 +78,10 @@ typedef struct module_spec {
     spec_linear linear_fc1, linear_fc2;
     spec_activation activation; /* identity of activation_func */
     char *activation_name;      /* "F.gelu", or what activation() was given */
-    program formula;            /* of the branch that runs, with the input "x", simplified */
+    program formula; /* of the branch that runs, with the inputs "x" and maybe "up", simplified */
     int formula_result;
-    text warnings; /* one line each */
+    bool activation_takes_up; /* activation(name, function(gate, up)): the gating is its own */
+    text warnings;            /* one line each */
 } module_spec;
 
 typedef struct spec_options {
@@ -100,6 +101,9 @@ int64_t spec_tensor_parallel_size(const module_spec *spec);
 bool spec_explicit_expert_comm(const module_spec *spec);
 /* Of the whole MLP, over all ranks. */
 int64_t spec_ffn_hidden_size(const module_spec *spec);
+/* Adds an activation's formula to `into`, applied to the nodes x and, where it takes one, up. */
+mmlp_status formula_inline(int *out, program *into, const program *formula, int result, int x,
+                           int up);
 /* The words and defaults of the language, for `megamlp-gen fields`. */
 void spec_print_fields(text *out);
 

@@ -38,7 +38,8 @@ typedef struct spec_mistake {
 typedef struct spec_traced {
     char *name;
     spec_activation identity;
-    program formula; /* input "x", simplified */
+    bool takes_up;   /* a function of gate and up, which it joins itself */
+    program formula; /* inputs "x" and, where takes_up, "up"; simplified */
     int result;
 } spec_traced;
 

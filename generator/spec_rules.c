@@ -12,6 +12,7 @@
 typedef struct facts {
     const spec_config *config;
     spec_activation activation;
+    bool activation_takes_up;
     const spec_mlp *mlp;
     const spec_linear *linear_fc1, *linear_fc2;
 } facts;
@@ -54,6 +55,11 @@ static bool te_other(const facts *f)
 {
     return f->config->use_te_activation_func && f->activation != SPEC_ACTIVATION_gelu &&
            f->activation != SPEC_ACTIVATION_silu && f->activation != SPEC_ACTIVATION_relu;
+}
+
+static bool gating_without_gate(const facts *f)
+{
+    return f->activation_takes_up && !f->config->gated_linear_unit;
 }
 
 static bool has_clamp(const facts *f)
@@ -189,6 +195,8 @@ static const rule config_rules[] = {
     {te_other, CONFIG_activation_func,
      "TransformerEngine only support gelu, geglu, silu, swiglu, relu, reglu. If you don't want to "
      "use TransformerEngine activation function, set use_te_activation_func to False"},
+    {gating_without_gate, CONFIG_activation_func,
+     "the activation is a function of gate and up; it needs gated_linear_unit = true"},
     {clamp_not_positive, CONFIG_activation_func_clamp_value,
      "activation_func_clamp_value must be a finite positive number"},
     {swiglu_clamp_without_experts, CONFIG_activation_func_clamp_value,
@@ -276,8 +284,10 @@ static int64_t expert_ranks(const spec_config *config)
 void rules_check_config(lua_State *lua, const spec_config_object *object)
 {
     const spec_config *config = &object->config;
-    facts f = {config, loader_of(lua)->activations[config->activation_func].identity, NULL, NULL,
-               NULL};
+    const spec_traced *activation = &loader_of(lua)->activations[config->activation_func];
+    facts f = {.config = config,
+               .activation = activation->identity,
+               .activation_takes_up = activation->takes_up};
     check_size(lua, object->places[CONFIG_hidden_size], "hidden_size", config->hidden_size, "", 1);
     bool follows = config->ffn_hidden_size == 4 * config->hidden_size;
     if (!follows || config->hidden_size % 8 == 0)
@@ -306,9 +316,11 @@ static void check_te_submodule(lua_State *lua, const spec_mlp_object *object)
 void rules_check_mlp(lua_State *lua, const spec_mlp_object *object)
 {
     const spec_config_object *config = &object->config;
-    facts f = {&config->config,
-               loader_of(lua)->activations[config->config.activation_func].identity, &object->mlp,
-               &object->submodules.linear_fc1.linear, &object->submodules.linear_fc2.linear};
+    facts f = {.config = &config->config,
+               .activation = loader_of(lua)->activations[config->config.activation_func].identity,
+               .mlp = &object->mlp,
+               .linear_fc1 = &object->submodules.linear_fc1.linear,
+               .linear_fc2 = &object->submodules.linear_fc2.linear};
     CHECK_RULES(lua, mlp_rules, &f, object->places);
     CHECK_RULES(lua, fc1_rules, &f, object->submodules.linear_fc1.places);
     CHECK_RULES(lua, fc2_rules, &f, object->submodules.linear_fc2.places);

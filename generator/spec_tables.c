@@ -599,7 +599,9 @@ void spec_print_fields(text *out)
     text_puts(out, "\nActivations\n\n ");
 #define ACTIVATION(identity, name, body) text_printf(out, "%s%s", *(name) ? " " : "", name);
 #include "activations.def"
-    text_puts(out, "\n  activation(\"name\", function(x) return ... end), with + - * / and\n ");
+    text_puts(out,
+              "\n  activation(\"name\", function(x) return ... end), or function(gate, up), with\n"
+              "  + - * / and\n ");
     for (int op = 0; op < PROGRAM_OP_COUNT; op++)
         if (program_op_arity((program_op)op) > 0 && op > PROGRAM_neg)
             text_printf(out, " %s", program_op_name((program_op)op));

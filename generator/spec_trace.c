@@ -145,13 +145,31 @@ static int refuse(lua_State *lua)
     return luaL_error(lua, "%s", lua_tostring(lua, lua_upvalueindex(1)));
 }
 
+mmlp_status formula_inline(int *out, program *into, const program *formula, int result, int x,
+                           int up)
+{
+    int inputs[2] = {-1, -1};
+    for (int i = 0; i < formula->input_count; i++)
+        inputs[i] = strcmp(formula->inputs[i], "up") == 0 ? up : x;
+    return expr_inline(out, into, formula, result, inputs);
+}
+
 /* ---- activation(name, function) -------------------------------------------------------------- */
 
-/* Calls the function at the top on a symbol and pops it; the trace then holds the program. */
-static int trace_function(lua_State *lua, const char *name)
+/* Whether the function at the top has two parameters: gate and up. */
+static bool takes_up(lua_State *lua)
+{
+    lua_Debug record;
+    lua_pushvalue(lua, -1);
+    return lua_getinfo(lua, ">u", &record) && record.nparams == 2;
+}
+
+/* Calls the function at the top on a symbol, or on one for each half, and pops it; the trace then
+ * holds the program. */
+static int trace_function(lua_State *lua, const char *name, bool both_halves)
 {
     spec_loader *loader = loader_of(lua);
-    int x;
+    int x, up;
     if (loader->tracing)
         luaL_error(lua, "activation \"%s\" is made inside an activation", name);
     program_free(&loader->trace);
@@ -159,7 +177,11 @@ static int trace_function(lua_State *lua, const char *name)
     loader->tracing = true;
     require(lua, program_input(&x, &loader->trace, "x"));
     push_symbol(lua, x);
-    lua_call(lua, 1, 1);
+    if (both_halves) {
+        require(lua, program_input(&up, &loader->trace, "up"));
+        push_symbol(lua, up);
+    }
+    lua_call(lua, both_halves ? 2 : 1, 1);
     if (lua_type(lua, -1) != LUA_TNUMBER && !luaL_testudata(lua, -1, symbol_metatable))
         luaL_error(lua, "activation \"%s\": the function returned %s, wanted an expression of x",
                    name, tables_type_name(lua, -1));
@@ -173,14 +195,16 @@ static int trace_function(lua_State *lua, const char *name)
 static void add_activation(lua_State *lua, const char *name, spec_activation identity)
 {
     spec_loader *loader = loader_of(lua);
-    int result = trace_function(lua, name);
+    bool both_halves = takes_up(lua);
+    int result = trace_function(lua, name, both_halves);
     size_t bytes = ((size_t)loader->activation_count + 1) * sizeof *loader->activations;
     spec_traced *grown = realloc(loader->activations, bytes);
     if (!grown)
         loader_raise_memory(lua);
     loader->activations = grown;
     spec_traced *added = &grown[loader->activation_count];
-    *added = (spec_traced){.name = strdup(name), .identity = identity, .result = result};
+    *added = (spec_traced){
+        .name = strdup(name), .identity = identity, .takes_up = both_halves, .result = result};
     int number = loader->activation_count++;
     if (!added->name)
         loader_raise_memory(lua);
@@ -213,7 +237,8 @@ static int call_activation(lua_State *lua)
                           "an activation can be called only inside activation(name, function)");
     const spec_traced *called = &loader->activations[object->as.activation];
     int x = node_of(lua, 2, called->name), node;
-    require(lua, expr_inline(&node, &loader->trace, &called->formula, called->result, &x));
+    int up = called->takes_up ? node_of(lua, 3, called->name) : -1;
+    require(lua, formula_inline(&node, &loader->trace, &called->formula, called->result, x, up));
     return push_symbol(lua, node);
 }
 

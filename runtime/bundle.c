@@ -168,6 +168,7 @@ void mmlp_bundle_close(mmlp_bundle *bundle)
     free(bundle->files);
     program_free(&bundle->activation);
     program_free(&bundle->output);
+    program_free(&bundle->backward);
     json_decref(bundle->manifest);
     free(bundle->path);
     free(bundle);
@@ -189,5 +190,10 @@ mmlp_status mmlp_bundle_get(const mmlp_bundle *bundle, mmlp_bundle_properties *p
     filled.fc2_bias = bundle->fc2_bias;
     filled.tensor_model_parallel_size = (int)bundle->tensor_model_parallel_size;
     filled.has_clamp_or_relu = bundle->has_clamp_or_relu;
+    filled.gradient_accumulation_fusion = bundle->gradient_accumulation_fusion;
+    filled.delay_wgrad_compute = bundle->delay_wgrad_compute;
+    filled.save_activation = bundle->save_activation;
+    filled.determinism = bundle->determinism;
+    filled.rounding = bundle->rounding;
     return struct_fill(properties, &filled, sizeof filled, "mmlp_bundle_properties");
 }

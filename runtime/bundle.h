@@ -13,7 +13,7 @@
 
 /* ---- bounds of a manifest's numbers --------------------------------------------------------- */
 
-#define BUNDLE_FORMAT         1
+#define BUNDLE_FORMAT         2
 #define BUNDLE_MAX_FILE_BYTES (1 << 28)
 #define BUNDLE_MAX_FILES      1024
 #define BUNDLE_MAX_SIZE       (1 << 24) /* hidden_size and its like */
@@ -21,7 +21,7 @@
 #define BUNDLE_MAX_BUFFERS    16
 #define BUNDLE_MAX_ARGUMENTS  32
 #define BUNDLE_MAX_THREADS    1024
-#define BUNDLE_MAX_NODES      4096
+#define BUNDLE_MAX_NODES      65536
 
 typedef enum bundle_dtype { BUNDLE_BF16, BUNDLE_FP16, BUNDLE_FP32, BUNDLE_DTYPES } bundle_dtype;
 /* "bf16", ... */
@@ -34,11 +34,20 @@ typedef struct bundle_file {
     size_t count;
 } bundle_file;
 
+typedef enum bundle_pass {
+    BUNDLE_FORWARD,
+    BUNDLE_DGRAD,
+    BUNDLE_BACKWARD_DW,
+    BUNDLE_INIT
+} bundle_pass;
+
 typedef struct bundle_buffer {
     const char *name;
+    bundle_pass pass; /* that writes it */
     mmlp_lifetime lifetime;
     bundle_dtype dtype;
     int64_t columns;
+    int64_t tokens_per_row;
 } bundle_buffer;
 
 typedef struct bundle_image {
@@ -54,19 +63,19 @@ typedef struct bundle_line {
     int64_t file_line;
 } bundle_line;
 
-typedef enum bundle_pass { BUNDLE_FORWARD, BUNDLE_INIT } bundle_pass;
-
 typedef struct bundle_kernel {
     const char *entry;
     const bundle_file *source;
     bundle_pass pass;
     const char *pass_name, *step;
-    int family; /* 80: runs on compute capability 8.0 and later */
+    const char *when; /* "always", or the tensor without which it is left out */
+    int family;       /* 80: runs on compute capability 8.0 and later */
     int64_t threads, dynamic_shared_bytes;
-    int64_t tile_m, tile_n, columns; /* of a GEMM; tile_m is 0 for elementwise */
-    int64_t elements_per_block;      /* of elementwise; 0 for a GEMM */
+    int64_t rows, columns, tile_m, tile_n; /* rows 0: the tokens */
+    int64_t elements_per_block;            /* of init; 0 for all others */
     int64_t reduction;
     double flops_per_token;
+    double bytes, bytes_per_token;
     const char *arguments[BUNDLE_MAX_ARGUMENTS];
     int argument_count;
     bundle_line *lines;
@@ -74,6 +83,24 @@ typedef struct bundle_kernel {
     bundle_image *images;
     int image_count;
 } bundle_kernel;
+
+/* How a weight begins; unknown: the spec gave no num_layers. */
+typedef enum bundle_init_kind {
+    BUNDLE_INIT_ZEROS,
+    BUNDLE_INIT_NORMAL,
+    BUNDLE_INIT_UNIFORM,
+    BUNDLE_INIT_UNKNOWN
+} bundle_init_kind;
+
+typedef struct bundle_init {
+    bundle_init_kind kind;
+    double a, b; /* normal: a is the standard deviation; uniform: [a, b) */
+} bundle_init;
+
+/* The results of the program `backward`, and -1 for those this MLP does not have. */
+typedef struct bundle_backward_results {
+    int activation, gate, up, gate_bias, up_bias, scale;
+} bundle_backward_results;
 
 struct mmlp_bundle {
     char *path;
@@ -84,13 +111,17 @@ struct mmlp_bundle {
     int64_t hidden_size, ffn_hidden_size, fc1_output_size, tensor_model_parallel_size;
     bundle_dtype params_dtype;
     bool gated_linear_unit, add_bias_linear, per_token_scale, save_activation, has_clamp_or_relu;
+    bool gradient_accumulation_fusion, delay_wgrad_compute;
     mmlp_fc2_bias fc2_bias;
+    bundle_init fc1_init, fc2_init;
+    const char *determinism, *rounding;
     bundle_buffer buffers[BUNDLE_MAX_BUFFERS];
     int buffer_count;
     bundle_kernel *kernels;
     int kernel_count;
-    program activation, output; /* of `reference` */
+    program activation, output, backward; /* of `reference` */
     int activation_result, output_result;
+    bundle_backward_results backward_results;
 };
 
 /* Fills the bundle from its manifest; files are already in place. ERROR_FORMAT names the key. */

@@ -111,16 +111,14 @@ static mmlp_status compile_one(compile_job *job, mmlp_context *context)
     return status;
 }
 
-static bool take_from_cache(compile_job *job, const mmlp_context *context, const cache_key *key)
+static bool take_from_cache(compile_job *job, char why[CACHE_WHY_BYTES],
+                            const mmlp_context *context, const cache_key *key)
 {
-    char why[CACHE_WHY_BYTES];
-    if (cache_lookup(&job->image, why, &context->cache, key)) {
-        job->origin = "cache";
-        context_verbose(context, "%s: cache hit, %s.kernel", job->kernel->entry, key->name);
-        return true;
-    }
-    context_verbose(context, "%s: cache miss, %s.kernel: %s", job->kernel->entry, key->name, why);
-    return false;
+    if (!cache_lookup(&job->image, why, &context->cache, key))
+        return false;
+    job->origin = "cache";
+    context_verbose(context, "%s: cache hit, %s.kernel", job->kernel->entry, key->name);
+    return true;
 }
 
 static mmlp_status run_job(compile_job *job, mmlp_context *context)
@@ -132,10 +130,13 @@ static mmlp_status run_job(compile_job *job, mmlp_context *context)
     MMLP_TRY(cache_key_make(&key, identity, context->arch, nvrtc_options_line(),
                             job->kernel->source->bytes, job->kernel->source->count));
     mmlp_status status = MMLP_OK;
-    if (!take_from_cache(job, context, &key)) {
+    char why[CACHE_WHY_BYTES];
+    if (!take_from_cache(job, why, context, &key)) {
+        context_verbose(context, "%s: cache miss, %s.kernel: %s", job->kernel->entry, key.name,
+                        why);
         int lock = cache_lock(&context->cache, &key, lock_seconds);
         /* Whoever held the lock before has probably just compiled this kernel. */
-        if (lock < 0 || !take_from_cache(job, context, &key)) {
+        if (lock < 0 || !take_from_cache(job, why, context, &key)) {
             status = compile_one(job, context);
             if (status == MMLP_OK && cache_store(&context->cache, &key, &job->image) != MMLP_OK)
                 warn_cache_once(context);

@@ -101,6 +101,13 @@ static mmlp_status read_field(void *out, const json_t *found, const json_field *
         memcpy(at, &value, sizeof value);
         return MMLP_OK;
     }
+    case JSON_FIELD_REAL: {
+        double value = json_number_value(found); /* 0 for what is none */
+        if (!json_is_number(found) || !isfinite(value))
+            return json_fail_field(place, field->key, found, "a finite number");
+        memcpy(at, &value, sizeof value);
+        return MMLP_OK;
+    }
     case JSON_FIELD_FLAG: {
         bool value = json_is_true(found);
         if (!json_is_boolean(found))

@@ -13,6 +13,7 @@
 typedef enum json_field_type {
     JSON_FIELD_INTEGER, /* int64_t, in [min, max] */
     JSON_FIELD_NUMBER,  /* double, finite, at least 0 */
+    JSON_FIELD_REAL,    /* double, finite */
     JSON_FIELD_FLAG,    /* bool */
     JSON_FIELD_STRING,  /* const char *, not empty, borrowed */
     JSON_FIELD_WORD,    /* int, the index of the string in `words` */

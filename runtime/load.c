@@ -10,49 +10,13 @@
 #include "compile.h"
 #include "mlp.h"
 
-enum { DEFAULT_MAX_TOKENS = 65536 };
+enum { DEFAULT_MAX_TOKENS = 65536, DEFAULT_WGRAD_DEPTH = 1, MAX_WGRAD_DEPTH = 4096 };
 
 static double now_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
-}
-
-/* ---- sizes ---------------------------------------------------------------------------------- */
-
-int64_t kernel_blocks(const bundle_kernel *kernel, int64_t tokens_or_elements)
-{
-    if (kernel->elements_per_block)
-        return tokens_or_elements / kernel->elements_per_block +
-               (tokens_or_elements % kernel->elements_per_block != 0);
-    return ((tokens_or_elements + kernel->tile_m - 1) / kernel->tile_m) *
-           ((kernel->columns + kernel->tile_n - 1) / kernel->tile_n);
-}
-
-size_t buffer_bytes(const bundle_buffer *buffer, int64_t tokens)
-{
-    return (size_t)tokens * (size_t)buffer->columns * bundle_dtype_bytes(buffer->dtype);
-}
-
-size_t buffer_offset(const mmlp_bundle *bundle, int index, int64_t tokens)
-{
-    size_t offset = 0;
-    for (int i = 0; i < index; i++) {
-        if (bundle->buffers[i].lifetime == bundle->buffers[index].lifetime)
-            offset = (offset + buffer_bytes(&bundle->buffers[i], tokens) + 255) / 256 * 256;
-    }
-    return offset;
-}
-
-size_t lifetime_bytes(const mmlp_bundle *bundle, mmlp_lifetime lifetime, int64_t tokens)
-{
-    size_t bytes = 0;
-    for (int i = 0; i < bundle->buffer_count; i++) {
-        if (bundle->buffers[i].lifetime == lifetime)
-            bytes = buffer_offset(bundle, i, tokens) + buffer_bytes(&bundle->buffers[i], tokens);
-    }
-    return bytes;
 }
 
 /* ---- which kernels, and what they are given ------------------------------------------------- */
@@ -71,42 +35,26 @@ static bool is_for(const bundle_kernel *kernel, const mmlp_bundle *bundle, int c
     return true;
 }
 
-static const struct {
-    const char *name;
-    int bytes;
-    bundle_pass pass;
-} slots[] = {
-#define TENSOR_ARGUMENT(id, name, member, when, dtype, rank, dim0, dim1) {name, 8, BUNDLE_FORWARD},
-#define SCALAR_ARGUMENT(id, name, bytes, pass)                           {name, bytes, pass},
-#include "arguments.def"
-#undef TENSOR_ARGUMENT
-#undef SCALAR_ARGUMENT
-};
-
-static int find_slot(const mmlp_bundle *bundle, const char *name, bundle_pass pass)
-{
-    for (int i = 0; i < SLOT_BUFFER; i++) {
-        if (slots[i].pass == pass && strcmp(slots[i].name, name) == 0)
-            return i;
-    }
-    for (int i = 0; pass == BUNDLE_FORWARD && i < bundle->buffer_count; i++) {
-        if (strcmp(bundle->buffers[i].name, name) == 0)
-            return SLOT_BUFFER + i;
-    }
-    return -1;
-}
-
 static mmlp_status bind_arguments(loaded_kernel *loaded, const mmlp_bundle *bundle)
 {
     const bundle_kernel *kernel = loaded->kernel;
     for (int i = 0; i < kernel->argument_count; i++) {
-        loaded->slots[i] = find_slot(bundle, kernel->arguments[i], kernel->pass);
+        loaded->slots[i] = slot_find(bundle, kernel->arguments[i], kernel->pass);
         if (loaded->slots[i] < 0)
             return mmlp_fail(MMLP_ERROR_FORMAT,
-                             "%s: kernel %s: found the argument \"%.64s\", wanted a tensor or "
-                             "number of a %s pass, or a buffer",
+                             "%s: kernel %s: found the argument \"%.64s\", wanted a tensor, "
+                             "number or buffer of a %s pass",
                              bundle->path, kernel->entry, kernel->arguments[i], kernel->pass_name);
     }
+    loaded->when = -1;
+    if (strcmp(kernel->when, "always") == 0)
+        return MMLP_OK;
+    loaded->when = slot_find(bundle, kernel->when, kernel->pass);
+    if (loaded->when < 0)
+        return mmlp_fail(MMLP_ERROR_FORMAT,
+                         "%s: kernel %s: found when \"%s\", wanted \"always\" or a tensor of a %s "
+                         "pass",
+                         bundle->path, kernel->entry, kernel->when, kernel->pass_name);
     return MMLP_OK;
 }
 
@@ -119,7 +67,7 @@ static mmlp_status check_parameters(const loaded_kernel *loaded, const mmlp_mlp 
     size_t offset, bytes;
     for (int i = 0; i < kernel->argument_count; i++) {
         int slot = loaded->slots[i];
-        size_t wanted = slot < SLOT_BUFFER ? (size_t)slots[slot].bytes : 8;
+        size_t wanted = slot_bytes(slot);
         if (d->cuFuncGetParamInfo(loaded->function, (size_t)i, &offset, &bytes) != CUDA_SUCCESS)
             return mmlp_fail(MMLP_ERROR_FORMAT,
                              "%s: kernel %s has %d parameters, the manifest gives it %d",
@@ -144,7 +92,7 @@ static mmlp_status choose_kernels(mmlp_mlp *mlp)
     mlp->kernels = calloc((size_t)bundle->kernel_count, sizeof *mlp->kernels);
     if (!mlp->kernels)
         return mmlp_fail_memory((size_t)bundle->kernel_count * sizeof *mlp->kernels, "kernels");
-    int forward = 0;
+    int counts[BUNDLE_INIT + 1] = {0};
     for (int i = 0; i < bundle->kernel_count; i++) {
         const bundle_kernel *kernel = &bundle->kernels[i];
         if (!is_for(kernel, bundle, context->compute_capability))
@@ -157,7 +105,7 @@ static mmlp_status choose_kernels(mmlp_mlp *mlp)
                              kernel->entry, (long long)kernel->threads,
                              (long long)kernel->dynamic_shared_bytes, context->arch,
                              context->max_threads_per_block, context->shared_per_block_optin);
-        if (kernel->pass == BUNDLE_FORWARD && kernel_blocks(kernel, mlp->max_tokens) > INT32_MAX)
+        if (kernel->pass != BUNDLE_INIT && kernel_blocks(kernel, mlp->max_tokens) > INT32_MAX)
             return mmlp_fail(MMLP_ERROR_ARGUMENT,
                              "max_tokens: %lld gives kernel %s a grid of %lld blocks, at most %d "
                              "are possible",
@@ -166,11 +114,18 @@ static mmlp_status choose_kernels(mmlp_mlp *mlp)
         loaded_kernel *loaded = &mlp->kernels[mlp->kernel_count++];
         loaded->kernel = kernel;
         MMLP_TRY(bind_arguments(loaded, bundle));
-        forward += kernel->pass == BUNDLE_FORWARD;
+        counts[kernel->pass]++;
     }
-    if (forward == 0)
+    if (counts[BUNDLE_FORWARD] == 0)
         return mmlp_fail(MMLP_ERROR_UNSUPPORTED, "%s: it has no forward kernels for %s",
                          bundle->path, context->arch);
+    mlp->has_dgrad = counts[BUNDLE_DGRAD] > 0;
+    if (mlp->has_dgrad != (counts[BUNDLE_BACKWARD_DW] > 0))
+        return mmlp_fail(
+            MMLP_ERROR_FORMAT,
+            "%s: found %d dgrad and %d backward_dw kernels for %s, wanted both or none",
+            bundle->path, counts[BUNDLE_DGRAD], counts[BUNDLE_BACKWARD_DW], context->arch);
+    memory_examine(mlp);
     return MMLP_OK;
 }
 
@@ -331,6 +286,9 @@ mmlp_status mmlp_mlp_load(mmlp_mlp **out, mmlp_context *context, const mmlp_bund
     if (taken.max_tokens < 0 || taken.max_tokens > INT32_MAX)
         return mmlp_fail(MMLP_ERROR_ARGUMENT, "max_tokens: %lld was given, wanted 0 to %d",
                          (long long)taken.max_tokens, INT32_MAX);
+    if (taken.wgrad_depth < 0 || taken.wgrad_depth > MAX_WGRAD_DEPTH)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT, "wgrad_depth: %d was given, wanted 0 to %d",
+                         taken.wgrad_depth, MAX_WGRAD_DEPTH);
     if (bundle->tensor_model_parallel_size != 1)
         return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
                          "%s: tensor_model_parallel_size is %lld; tensor parallelism is not "
@@ -345,6 +303,9 @@ mmlp_status mmlp_mlp_load(mmlp_mlp **out, mmlp_context *context, const mmlp_bund
     mlp->context = context;
     mlp->bundle = bundle;
     mlp->max_tokens = taken.max_tokens ? taken.max_tokens : DEFAULT_MAX_TOKENS;
+    if (bundle->delay_wgrad_compute)
+        MMLP_TRY_CLEANUP(wgrad_ring_create(&mlp->ring, taken.wgrad_depth ? taken.wgrad_depth
+                                                                         : DEFAULT_WGRAD_DEPTH));
     MMLP_TRY_CLEANUP(choose_kernels(mlp));
     MMLP_TRY_CLEANUP(context_enter(context));
     entered = true;
@@ -369,6 +330,8 @@ void mmlp_mlp_unload(mmlp_mlp *mlp)
     char *kept =
         strdup(mmlp_last_error()); /* unloading after a failure must not replace its line */
     bool entered = context_enter(mlp->context) == MMLP_OK;
+    if (entered)
+        launch_end_timing(mlp);
     for (int i = 0; entered && i < mlp->kernel_count; i++) {
         if (mlp->kernels[i].module)
             mlp->context->cuda.cuModuleUnload(mlp->kernels[i].module);
@@ -378,6 +341,7 @@ void mmlp_mlp_unload(mmlp_mlp *mlp)
     else if (kept)
         mmlp_fail(MMLP_ERROR_DEVICE, "%s", kept);
     free(kept);
+    wgrad_ring_free(&mlp->ring);
     free(mlp->kernels);
     free(mlp);
 }
@@ -392,8 +356,8 @@ mmlp_status mmlp_mlp_kernel(const mmlp_mlp *mlp, int index, mmlp_kernel_properti
     if (!mlp)
         return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_mlp_kernel: mlp is NULL");
     if (index < 0 || index >= mlp->kernel_count)
-        return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_mlp_kernel: index %d, there are %d kernels",
-                         index, mlp->kernel_count);
+        return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_mlp_kernel: index: found %d, wanted 0 to %d",
+                         index, mlp->kernel_count - 1);
     const loaded_kernel *loaded = &mlp->kernels[index];
     const bundle_kernel *kernel = loaded->kernel;
     mmlp_kernel_properties filled = MMLP_KERNEL_PROPERTIES_INIT;
@@ -410,5 +374,8 @@ mmlp_status mmlp_mlp_kernel(const mmlp_mlp *mlp, int index, mmlp_kernel_properti
     filled.threads = (int)kernel->threads;
     filled.shared_bytes = (int)kernel->dynamic_shared_bytes;
     filled.flops_per_token = kernel->flops_per_token;
+    filled.rows = kernel->rows;
+    filled.bytes = kernel->bytes;
+    filled.bytes_per_token = kernel->bytes_per_token;
     return struct_fill(properties, &filled, sizeof filled, "mmlp_kernel_properties");
 }

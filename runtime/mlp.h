@@ -4,19 +4,14 @@
 #ifndef MMLP_MLP_H
 #define MMLP_MLP_H
 
+#include <stdatomic.h>
+
 #include "bundle.h"
 #include "context.h"
+#include "saved_passes.h"
+#include "wgrad_ring.h"
 
-/* One place in the table of values of a call; a kernel's parameters point into that table. */
-enum {
-#define TENSOR_ARGUMENT(id, name, member, when, dtype, rank, dim0, dim1) SLOT_##id,
-#define SCALAR_ARGUMENT(id, name, bytes, pass)                           SLOT_##id,
-#include "arguments.def"
-#undef TENSOR_ARGUMENT
-#undef SCALAR_ARGUMENT
-    SLOT_BUFFER, /* the bundle's buffers, in their order */
-    SLOT_COUNT = SLOT_BUFFER + BUNDLE_MAX_BUFFERS
-};
+enum { PASS_COUNT = MMLP_PASS_BACKWARD_DW + 1 };
 
 typedef struct loaded_kernel {
     const bundle_kernel *kernel;
@@ -25,6 +20,7 @@ typedef struct loaded_kernel {
     const char *origin; /* "bundle", "cache", "compiled" */
     double compile_ms, load_ms;
     int slots[BUNDLE_MAX_ARGUMENTS]; /* where each parameter comes from */
+    int when;                        /* the tensor without which it is left out, or -1 */
 } loaded_kernel;
 
 struct mmlp_mlp {
@@ -33,18 +29,49 @@ struct mmlp_mlp {
     int64_t max_tokens;
     loaded_kernel *kernels; /* those for this device, in launch order */
     int kernel_count;
+    bool has_dgrad;
+    /* Whether the kernels of a pass touch the caller's memory of a lifetime. */
+    bool touches[PASS_COUNT][LIFETIME_COUNT];
+    /* A saved buffer that one forward kernel hands to another: it cannot be left out; or NULL. */
+    const char *handed_on;
+
+    /* What follows changes between mlp_enter and mlp_leave. */
+    _Atomic(const char *) inside; /* the function that a thread is in, or NULL */
+    saved_passes saved;
+    wgrad_ring ring;
+    double *kernel_ms; /* see mmlp_mlp_time_kernels; NULL: nothing is timed */
+    CUevent events[2]; /* while kernel_ms is not NULL */
 };
+
+/* ---- enter.c: one thread at a time ---------------------------------------------------------- */
+
+/* Takes the handle for `function` and makes its context current; mlp_leave ends both.
+ * ERROR_ARGUMENT: mlp is NULL; ERROR_BUSY: a thread is inside already. */
+mmlp_status mlp_enter(mmlp_mlp *mlp, const char *function);
+void mlp_leave(mmlp_mlp *mlp);
+
+/* ---- memory.c: sizes ------------------------------------------------------------------------ */
+
+/* Fills touches and handed_on; the kernels' arguments are bound. */
+void memory_examine(mmlp_mlp *mlp);
+/* Where buffer `index` begins in the memory of its lifetime. Nothing overflows: tokens is at most
+ * INT32_MAX, columns and buffers are bounded (bundle.h). */
+size_t memory_offset(const mmlp_bundle *bundle, int index, int64_t tokens);
+/* What a caller must provide for a pass; 0 for what the pass does not touch. */
+size_t memory_bytes(const mmlp_mlp *mlp, mmlp_pass pass, mmlp_lifetime lifetime, int64_t tokens);
+/* tokens is in [0, max_tokens], or ERROR_ARGUMENT. */
+mmlp_status memory_check_tokens(const mmlp_mlp *mlp, int64_t tokens);
+
+/* ---- launch.c ------------------------------------------------------------------------------- */
 
 /* The blocks of a launch; 64 bits, at most INT32_MAX after mmlp_mlp_load. */
 int64_t kernel_blocks(const bundle_kernel *kernel, int64_t tokens_or_elements);
-
-/* Where buffer `index` begins in the memory of its lifetime, and how many bytes it has. Nothing
- * overflows: tokens is at most INT32_MAX, columns and buffers are bounded (bundle.h). */
-size_t buffer_offset(const mmlp_bundle *bundle, int index, int64_t tokens);
-size_t buffer_bytes(const bundle_buffer *buffer, int64_t tokens);
-size_t lifetime_bytes(const mmlp_bundle *bundle, mmlp_lifetime lifetime, int64_t tokens);
-
-/* tokens is in [0, max_tokens], or ERROR_ARGUMENT. */
-mmlp_status check_tokens(const mmlp_mlp *mlp, int64_t tokens);
+/* Enqueues one kernel. Between mlp_enter and mlp_leave. */
+mmlp_status launch_kernel(mmlp_mlp *mlp, const loaded_kernel *loaded, slot_value *values,
+                          int64_t tokens_or_elements, void *stream);
+/* Enqueues the kernels of a pass that have something to do, in order. */
+mmlp_status launch_pass(mmlp_mlp *mlp, bundle_pass pass, pass_call *call, void *stream);
+/* Nothing is timed from now on. The context is current. */
+void launch_end_timing(mmlp_mlp *mlp);
 
 #endif

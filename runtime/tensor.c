@@ -69,12 +69,19 @@ static void print_device(text *out, int32_t type, int32_t id)
 
 /* ---- checks --------------------------------------------------------------------------------- */
 
+/* What follows the name of the wanted type. */
+static const char *or_fp32(const tensor_wanted *wanted)
+{
+    return wanted->or_fp32 && wanted->dtype != BUNDLE_FP32 ? " or fp32" : "";
+}
+
 static mmlp_status fail_missing(const tensor_wanted *wanted)
 {
     text dims = TEXT_INIT;
     print_dims(&dims, wanted->dims, wanted->rank, "tokens");
-    mmlp_status status = mmlp_fail(MMLP_ERROR_ARGUMENT, "%s: NULL was given, wanted %s %s",
-                                   wanted->name, types[wanted->dtype].name, text_string(&dims));
+    mmlp_status status =
+        mmlp_fail(MMLP_ERROR_ARGUMENT, "%s: NULL was given, wanted %s%s %s", wanted->name,
+                  types[wanted->dtype].name, or_fp32(wanted), text_string(&dims));
     text_free(&dims);
     return status;
 }
@@ -101,12 +108,12 @@ static mmlp_status check_shape(const mmlp_tensor *tensor, const tensor_wanted *w
 
 static mmlp_status check_type(const mmlp_tensor *tensor, const tensor_wanted *wanted)
 {
-    if (tensor_is(tensor, wanted->dtype))
+    if (tensor_is(tensor, wanted->dtype) || (wanted->or_fp32 && tensor_is(tensor, BUNDLE_FP32)))
         return MMLP_OK;
     text found = TEXT_INIT;
     print_type(&found, tensor);
-    mmlp_status status = mmlp_fail(MMLP_ERROR_SHAPE, "%s: found %s, wanted %s", wanted->name,
-                                   text_string(&found), types[wanted->dtype].name);
+    mmlp_status status = mmlp_fail(MMLP_ERROR_SHAPE, "%s: found %s, wanted %s%s", wanted->name,
+                                   text_string(&found), types[wanted->dtype].name, or_fp32(wanted));
     text_free(&found);
     return status;
 }
@@ -214,6 +221,7 @@ mmlp_status tensor_check_any(int64_t *elements, const mmlp_tensor *tensor,
             return mmlp_fail(MMLP_ERROR_SHAPE, "%s: found %lld as dimension %d, which is too much",
                              wanted->name, (long long)tensor->shape[i], i);
     }
+    MMLP_TRY(check_type(tensor, wanted));
     MMLP_TRY(check_device(tensor, wanted));
     MMLP_TRY(check_contiguous(tensor, wanted));
     MMLP_TRY(check_address(tensor, wanted, ALIGNMENT));

@@ -11,6 +11,7 @@
 typedef struct tensor_wanted {
     const char *name; /* "linear_fc1.weight" */
     bundle_dtype dtype;
+    bool or_fp32; /* fp32 is as good */
     int rank;
     int64_t dims[2];
     int32_t device_type, device_id;
@@ -21,7 +22,8 @@ typedef struct tensor_wanted {
 mmlp_status tensor_check(const mmlp_tensor *tensor, const tensor_wanted *wanted);
 /* The same without dtype: any of bf16, fp16, fp32, fp64, on the host. */
 mmlp_status tensor_check_host(const mmlp_tensor *tensor, const tensor_wanted *wanted);
-/* Any shape: the number of elements, after the checks of device, contiguity and alignment. */
+/* Any shape: the number of elements, after the checks of dtype, device, contiguity and alignment.
+ */
 mmlp_status tensor_check_any(int64_t *elements, const mmlp_tensor *tensor,
                              const tensor_wanted *wanted);
 /* Whether the tensor has that type. */

@@ -20,10 +20,11 @@ static const struct argp_option option_table[] = {
 
 static const char documentation[] =
     "Measures MegaMLP itself; every number is the median of 5 runs.\v"
-    "jit SPEC.lua   the way from a spec to loaded kernels, each run in a fresh process:\n"
-    "               spec to cubins, load with an empty cache, load from the disk cache\n"
-    "emulator       matrix products of fixed PTX on the emulator, one host thread, with its\n"
-    "               checks on: GFLOP/s and warp instructions per second\n\n"
+    "jit SPEC.lua   from a spec to the loaded kernels of a training step, each run\n"
+    "               in a fresh process: spec to cubins, load with an empty cache,\n"
+    "               load from the disk cache\n"
+    "emulator       matrix products of fixed PTX on the emulator, one host thread,\n"
+    "               with its checks on: GFLOP/s and warp instructions per second\n\n"
     "Exit codes: 0 ok, 2 usage, 3 a bad spec, 4 a device or compile error.";
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)

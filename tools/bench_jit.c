@@ -1,4 +1,5 @@
-/* bench_jit.c: from a spec to loaded kernels, each run in a fresh process. */
+/* bench_jit.c: from a spec to a training step's loaded kernels, each run in a fresh process. */
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,8 +88,21 @@ static int row(const char *name, measurement *measure, const char *argument, con
             return (int)-runs[i];
     }
     double median = bench_median(runs);
-    printf("%-44s %10.1f %10.1f %10.1f\n", name, median, runs[0], runs[BENCH_RUNS - 1]);
+    printf("%-46s %10.1f %10.1f %10.1f\n", name, median, runs[0], runs[BENCH_RUNS - 1]);
     return 0;
+}
+
+/* A bundle has one file per kernel. */
+static size_t count_kernels(const char *bundle)
+{
+    glob_t files = {0};
+    char *pattern = NULL;
+    size_t count = 0;
+    if (asprintf(&pattern, "%s/*.cu", bundle) > 0 && glob(pattern, 0, NULL, &files) == 0)
+        count = files.gl_pathc;
+    globfree(&files);
+    free(pattern);
+    return count;
 }
 
 int bench_jit(const char *spec, const char *arch)
@@ -99,13 +113,15 @@ int bench_jit(const char *spec, const char *arch)
     char *bundle = NULL;
     int code = tool_generate(&bundle, spec, NULL, folder);
     if (code == 0) {
-        printf("%-44s %10s %10s %10s\n", "fresh process", "median ms", "least", "most");
-        code = row("spec to cubins", spec_to_cubins, spec, arch, folder, 0);
+        printf("%zu kernels: those of a training step, and fill\n\n", count_kernels(bundle));
+        printf("%-46s %10s %10s %10s\n", "fresh process", "median ms", "least", "most");
+        code = row("spec to cubins, all kernels of a training step", spec_to_cubins, spec, arch,
+                   folder, 0);
     }
     if (code == 0)
-        code = row("bundle to loaded kernels, empty cache", load, bundle, arch, folder, 0);
+        code = row("bundle to all kernels loaded, empty cache", load, bundle, arch, folder, 0);
     if (code == 0)
-        code = row("bundle to loaded kernels, disk cache", load, bundle, arch, folder, 1);
+        code = row("bundle to all kernels loaded, disk cache", load, bundle, arch, folder, 1);
     free(bundle);
     tool_remove_folder(folder);
     return code;

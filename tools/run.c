@@ -1,6 +1,6 @@
 /*
- * run.c: megamlp-run, one pass of an MLP on the tensors of a safetensors file or on random ones, by
- * the public interface alone.
+ * run.c: megamlp-run, one pass or one training step of an MLP on the tensors of a safetensors file
+ * or on random ones, by the public interface alone.
  */
 #include <argp.h>
 #include <errno.h>
@@ -10,19 +10,31 @@
 #include <string.h>
 
 #include "run_check.h"
+#include "run_file.h"
+#include "run_report.h"
 #include "tool.h"
 
 typedef struct options {
-    const char *pass, *arch, *device, *out, *spec, *file;
-    int check, random;
+    const char *arch, *device, *out, *spec, *file;
+    int train, check, random, microbatches;
     uint64_t seed;
     int64_t tokens, check_tokens;
 } options;
 
-enum { KEY_PASS = 256, KEY_ARCH, KEY_DEVICE, KEY_CHECK, KEY_RANDOM, KEY_TOKENS, KEY_CHECK_TOKENS };
+enum {
+    KEY_PASS = 256,
+    KEY_ARCH,
+    KEY_DEVICE,
+    KEY_CHECK,
+    KEY_RANDOM,
+    KEY_TOKENS,
+    KEY_MICROBATCHES,
+    KEY_CHECK_TOKENS
+};
 
 static const struct argp_option option_table[] = {
-    {"pass", KEY_PASS, "PASS", 0, "The pass to run: forward (the default)", 0},
+    {"pass", KEY_PASS, "PASS", 0,
+     "forward (the default), or train: forward, dgrad and backward_dw of every microbatch", 0},
     {"arch", KEY_ARCH, "ARCH", 0,
      "The GPU architecture, e.g. sm_80; default: the device's. On the emulator a GPU of that kind "
      "is emulated",
@@ -36,22 +48,30 @@ static const struct argp_option option_table[] = {
      "is passed",
      0},
     {"check-tokens", KEY_CHECK_TOKENS, "K", 0,
-     "Tokens that the fp64 reference computes (16), spread over all", 0},
+     "Tokens that the fp64 reference computes (16), spread over all; sums over tokens take all", 0},
     {"out", 'o', "FILE", 0, "Write the results to FILE (safetensors)", 0},
-    {"random", KEY_RANDOM, "SEED", 0, "Random inputs made on the device, in place of FILE", 0},
-    {"tokens", KEY_TOKENS, "N", 0, "With --random: the number of tokens", 0},
+    {"random", KEY_RANDOM, "SEED", 0, "In place of FILE: random inputs, made on the device", 0},
+    {"tokens", KEY_TOKENS, "N", 0, "With --random: the number of tokens of a microbatch", 0},
+    {"microbatches", KEY_MICROBATCHES, "M", 0, "With --random: the number of microbatches (1)", 0},
     {0},
 };
 
 static const char documentation[] =
-    "Runs one pass of an MLP.\v"
+    "Runs one pass, or one training step, of an MLP.\v"
     "SPEC.lua is turned into a bundle by the megamlp-gen beside this program. FILE holds "
-    "hidden_states, "
-    "linear_fc1.weight, linear_fc2.weight and, where the spec has them, linear_fc1.bias, "
-    "linear_fc2.bias and "
-    "per_token_scale; BF16 is converted to the spec's params_dtype.\n\n"
+    "hidden_states, linear_fc1.weight, linear_fc2.weight and, where the spec has them, "
+    "linear_fc1.bias, linear_fc2.bias and per_token_scale; --pass train also reads grad_output. "
+    "BF16 is converted to the spec's params_dtype.\n\n"
     "  megamlp-run --check specs/llama3_8b.lua --random 1 --tokens 128\n"
-    "  megamlp-run --check --arch sm_80 swiglu.lua swiglu.safetensors\n\n"
+    "  megamlp-run --check --arch sm_80 swiglu.lua swiglu.safetensors\n"
+    "  megamlp-run --pass train --check swiglu.lua swiglu.safetensors\n\n"
+    "Results, and the values that --check expects of them where FILE has them: fc1_output, "
+    "activation_output, output, output_bias, and for each of the inputs NAME above grad.NAME. "
+    "With gradient_accumulation_fusion the gradient of a weight is main_grad.NAME, which starts "
+    "from main_grad_init.NAME where FILE has that.\n\n"
+    "Several microbatches are named mb0.hidden_states, mb1.hidden_states, and so are their "
+    "grad_output, per_token_scale and results; the gradients of weights and biases are sums over "
+    "them.\n\n"
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 a bad spec or file, 4 a device or compile "
     "error.";
 
@@ -68,14 +88,28 @@ static uint64_t parse_number(const char *text, uint64_t least, uint64_t most, co
     return value;
 }
 
+static void check_options(const options *o, struct argp_state *state)
+{
+    if (!o->spec)
+        argp_error(state, "needs a SPEC.lua or NAME.mlp");
+    if (o->random && o->file)
+        argp_error(state, "--random takes the place of '%s'", o->file);
+    if (!o->random && !o->file)
+        argp_error(state, "needs a FILE.safetensors, or --random SEED --tokens N");
+    if (o->random != (o->tokens >= 0))
+        argp_error(state, "--random SEED and --tokens N go together");
+    if (o->microbatches > 0 && !o->random)
+        argp_error(state, "--microbatches M goes with --random; those of a FILE are counted");
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     options *o = state->input;
     switch (key) {
     case KEY_PASS:
-        o->pass = argument;
-        if (strcmp(argument, "forward") != 0)
-            argp_error(state, "--pass %s: not supported yet; the pass there is: forward", argument);
+        o->train = strcmp(argument, "train") == 0;
+        if (!o->train && strcmp(argument, "forward") != 0)
+            argp_error(state, "--pass %s: is not one of forward, train", argument);
         break;
     case KEY_ARCH:
         o->arch = argument;
@@ -99,6 +133,10 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     case KEY_TOKENS:
         o->tokens = (int64_t)parse_number(argument, 0, INT32_MAX, "--tokens", state);
         break;
+    case KEY_MICROBATCHES:
+        o->microbatches =
+            (int)parse_number(argument, 1, RUN_MAX_MICROBATCHES, "--microbatches", state);
+        break;
     case ARGP_KEY_ARG:
         if (state->arg_num == 0)
             o->spec = argument;
@@ -108,14 +146,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
             argp_error(state, "'%s': one spec or bundle and one file are enough", argument);
         break;
     case ARGP_KEY_END:
-        if (!o->spec)
-            argp_error(state, "needs a SPEC.lua or NAME.mlp");
-        if (o->random && o->file)
-            argp_error(state, "--random takes the place of '%s'", o->file);
-        if (!o->random && !o->file)
-            argp_error(state, "needs a FILE.safetensors, or --random SEED --tokens N");
-        if (o->random != (o->tokens >= 0))
-            argp_error(state, "--random SEED and --tokens N go together");
+        check_options(o, state);
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -126,13 +157,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 /* ---- one run -------------------------------------------------------------------------------- */
 
 typedef struct run {
-    mmlp_context *context;
     mmlp_bundle *bundle;
-    mmlp_mlp *mlp;
     safetensors file;
-    run_tensors tensors;
-    run_results results;
-    double *kernel_ms; /* of each forward kernel */
+    run_step step;
 } run;
 
 static int open_all(run *r, const options *o)
@@ -146,135 +173,53 @@ static int open_all(run *r, const options *o)
         free(error);
         return code;
     }
-    code = tool_open_device(&r->context, o->device, o->arch);
-    if (code != 0)
-        return code;
-
-    r->tensors.context = r->context;
-    r->tensors.mlp = (mmlp_bundle_properties)MMLP_BUNDLE_PROPERTIES_INIT;
-    mmlp_status status = mmlp_bundle_get(r->bundle, &r->tensors.mlp);
+    r->step.train = o->train;
+    r->step.keep = o->check || o->out;
+    r->step.properties = (mmlp_bundle_properties)MMLP_BUNDLE_PROPERTIES_INIT;
+    mmlp_status status = mmlp_bundle_get(r->bundle, &r->step.properties);
     if (status != MMLP_OK)
         return tool_fail_status(status);
-
-    r->tensors.tokens = o->random ? o->tokens : 0;
-    if (o->file) {
-        code = run_tensors_from_file(&r->tensors, &r->file, o->file);
-        if (code != 0)
-            return code;
-    }
-    mmlp_mlp_options mlp_options = MMLP_MLP_OPTIONS_INIT;
-    mlp_options.max_tokens = r->tensors.tokens > 0 ? r->tensors.tokens : 1;
-    status = mmlp_mlp_load(&r->mlp, r->context, r->bundle, &mlp_options);
-    if (status != MMLP_OK)
-        return tool_fail_status(status);
-    if (o->random) {
-        code = run_tensors_random(&r->tensors, r->mlp, o->seed);
-        if (code != 0)
-            return code;
-    }
-    return run_tensors_allocate_results(&r->tensors, r->mlp);
+    return tool_open_device(&r->step.context, o->device, o->arch);
 }
 
-static int forward_kernel_count(const mmlp_mlp *mlp)
+static int make_inputs(run *r, const options *o)
 {
-    int count = 0;
-    for (int i = 0; i < mmlp_mlp_kernel_count(mlp); ++i) {
-        mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
-        if (mmlp_mlp_kernel(mlp, i, &kernel) == MMLP_OK && strcmp(kernel.pass, "forward") == 0)
-            ++count;
-    }
-    return count;
-}
-
-static int execute(run *r)
-{
-    mmlp_forward_args args = run_tensors_forward_args(&r->tensors);
-    int count = forward_kernel_count(r->mlp);
-    r->kernel_ms = calloc((size_t)count + 1, sizeof *r->kernel_ms);
-    if (!r->kernel_ms)
-        return tool_fail(EXIT_DEVICE, "out of memory");
-    mmlp_status status = mmlp_stream_sync(r->context, NULL);
-    if (status == MMLP_OK)
-        status = mmlp_mlp_forward_timed(r->mlp, &args, NULL, r->kernel_ms, count);
-    return status == MMLP_OK ? 0 : tool_fail_status(status);
-}
-
-/* What was launched, how long it took, and how far from fp64 its result is. */
-static void print_kernels(const run *r, const double errors[RESULT_COUNT], int checked)
-{
-    printf("%-36s %-12s %10s %10s %10s %10s\n", "kernel", "grid", "compile ms", "run ms", "GFLOP/s",
-           "error");
-    int launch = 0;
-    for (int i = 0; i < mmlp_mlp_kernel_count(r->mlp); ++i) {
-        mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
-        if (mmlp_mlp_kernel(r->mlp, i, &kernel) != MMLP_OK || strcmp(kernel.pass, "forward") != 0)
-            continue;
-        int64_t tokens = r->tensors.tokens;
-        char grid[48], compile[24], error[24];
-        snprintf(grid, sizeof grid, "%" PRId64 " x %" PRId64,
-                 (tokens + kernel.tile_m - 1) / kernel.tile_m,
-                 (kernel.columns + kernel.tile_n - 1) / kernel.tile_n);
-        if (strcmp(kernel.origin, "compiled") == 0)
-            snprintf(compile, sizeof compile, "%.0f", kernel.compile_ms);
-        else
-            snprintf(compile, sizeof compile, "(%s)", kernel.origin);
-        int result =
-            strcmp(kernel.step, "linear_fc1") == 0 ? RESULT_ACTIVATION_OUTPUT : RESULT_OUTPUT;
-        snprintf(error, sizeof error, checked ? "%.1e" : "-", errors[result]);
-        double ms = r->kernel_ms[launch++];
-        double gflops = ms > 0 ? kernel.flops_per_token * (double)tokens / ms * 1e-6 : 0;
-        printf("%-36s %-12s %10s %10.1f %10.1f %10s\n", kernel.name, grid, compile, ms, gflops,
-               error);
-    }
-}
-
-static int write_results(const run *r, const char *path)
-{
-    safetensor tensors[RESULT_COUNT + 1] = {0};
-    size_t count = 0;
-    for (; count < RESULT_COUNT; ++count) {
-        tensors[count].name = (char *)run_result_names[count];
-        tensors[count].view = r->results.tensors[count].view;
-        tensors[count].view.shape = (int64_t *)r->results.tensors[count].shape;
-        tensors[count].bytes = r->results.tensors[count].bytes;
-    }
-    if (r->tensors.mlp.fc2_bias == MMLP_FC2_BIAS_RETURNED) {
-        tensors[count].name = "output_bias";
-        tensors[count].view = r->tensors.host[RUN_FC2_BIAS].view;
-        tensors[count].bytes = r->tensors.host[RUN_FC2_BIAS].bytes;
-        ++count;
-    }
-    char *error;
-    if (safetensors_write(path, tensors, count, &error))
-        return 0;
-    int code = tool_fail(EXIT_INPUT, "%s", error ? error : "out of memory");
-    free(error);
+    run_step *s = &r->step;
+    if (o->file)
+        return run_file_read(s, &r->file, o->file);
+    int code = run_step_start(s, o->microbatches > 0 ? o->microbatches : 1);
+    s->prefixed = s->count > 1;
+    for (int i = 0; code == 0 && i < s->count; ++i)
+        s->microbatches[i].tokens = o->tokens;
     return code;
 }
 
-static int run_forward(run *r, const options *o)
+static int run_all(run *r, const options *o)
 {
     int code = open_all(r, o);
     if (code == 0)
-        code = execute(r);
-    if (code == 0 && (o->check || o->out))
-        code = run_results_download(&r->results, &r->tensors, r->mlp);
-    if (code == 0 && (o->check || o->out))
-        code = run_tensors_download_inputs(&r->tensors);
+        code = make_inputs(r, o);
+    if (code == 0)
+        code = run_step_load(&r->step, r->bundle);
+    if (code == 0 && o->random)
+        code = run_step_random_inputs(&r->step, o->seed);
+    if (code == 0)
+        code = run_step_allocate(&r->step);
+    if (code == 0)
+        code = run_step_execute(&r->step);
 
     compare_table table = {0};
-    double errors[RESULT_COUNT] = {0};
+    double errors[RUN_SLOT_COUNT];
     if (code == 0 && o->check && o->file)
-        code = run_check_file(&table, &r->tensors, &r->results, &r->file, o->file);
+        code = run_check_file(&table, &r->step, r->bundle, &r->file, o->file);
     if (code == 0 && o->check)
-        code = run_check_reference(&table, errors, &r->tensors, &r->results, r->bundle,
-                                   o->check_tokens);
+        code = run_check_reference(&table, errors, &r->step, r->bundle, o->check_tokens);
     if (code == 0 && o->check)
         putchar('\n');
     if (code == 0)
-        print_kernels(r, errors, o->check);
+        run_report_kernels(&r->step, o->check ? errors : NULL);
     if (code == 0 && o->out)
-        code = write_results(r, o->out);
+        code = run_report_write(&r->step, o->out);
     if (code == 0 && table.failed > 0)
         code = tool_fail(EXIT_CHECK_FAILED, "%d of %d checks failed", table.failed, table.rows);
     return code;
@@ -282,7 +227,7 @@ static int run_forward(run *r, const options *o)
 
 int main(int argc, char **argv)
 {
-    options o = {.pass = "forward", .device = "auto", .tokens = -1, .check_tokens = 16};
+    options o = {.device = "auto", .tokens = -1, .check_tokens = 16};
     const struct argp parser = {option_table,  parse_option, "SPEC.lua|NAME.mlp [FILE.safetensors]",
                                 documentation, NULL,         tool_help_filter,
                                 NULL};
@@ -291,14 +236,9 @@ int main(int argc, char **argv)
     argp_parse(&parser, argc, argv, 0, NULL, &o);
 
     run r = {0};
-    int code = run_forward(&r, &o);
-    run_results_free(&r.results);
-    if (r.context)
-        run_tensors_free(&r.tensors);
-    mmlp_mlp_unload(r.mlp);
-    mmlp_context_destroy(r.context);
+    int code = run_all(&r, &o);
+    run_step_free(&r.step);
     mmlp_bundle_close(r.bundle);
     safetensors_close(&r.file);
-    free(r.kernel_ms);
     return code;
 }

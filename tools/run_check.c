@@ -1,171 +1,305 @@
-/* run_check.c: compares the results of a forward pass with fp64 and with a file's expected values.
- */
+/* run_check.c: compares the results of a step with the fp64 references. */
 #include "run_check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "progress.h"
 #include "tool.h"
 
-const char *const run_result_names[RESULT_COUNT] = {"fc1_output", "activation_output", "output"};
+enum {
+    LARGE_WEIGHT = 1 << 20, /* elements: gradients of larger ones are compared in some rows */
+    SAMPLED_ROWS = 32,
+    ONE_GEMM = 8192 /* the longest sum whose limit is that of one product */
+};
 
-int run_results_download(run_results *out, const run_tensors *t, mmlp_mlp *handle)
+/* ---- what both comparisons share ------------------------------------------------------------ */
+
+compare_kind run_check_kind(run_slot slot)
 {
-    memset(out, 0, sizeof *out);
-    for (int i = 0; i < RESULT_COUNT; ++i) {
-        int code = run_tensors_result(&out->tensors[i], t, handle, run_result_names[i]);
-        if (code != 0)
-            return code;
+    switch (slot) {
+    case RUN_FC2_BIAS: /* output_bias */
+    case RUN_FC1_OUTPUT:
+    case RUN_ACTIVATION_OUTPUT:
+    case RUN_OUTPUT:
+    case RUN_RECOMPUTED_ACTIVATION:
+        return COMPARE_FORWARD;
+    case RUN_GRAD_PER_TOKEN_SCALE:
+        return COMPARE_SCALE_GRADIENT;
+    default:
+        return COMPARE_GRADIENT;
     }
-    return 0;
 }
 
-void run_results_free(run_results *results)
-{
-    for (int i = 0; i < RESULT_COUNT; ++i)
-        run_tensor_free_host(&results->tensors[i]);
-}
-
-/* ---- fp64 ----------------------------------------------------------------------------------- */
-
-static int64_t sampled_token(int64_t index, int64_t samples, int64_t tokens)
-{
-    return samples == 1 ? 0 : index * (tokens - 1) / (samples - 1);
-}
-
-/* The sampled rows of a [tokens] or [tokens, columns] host tensor. */
-static int gather(run_tensor *out, const run_tensor *from, int64_t samples)
-{
-    *out = *from;
-    out->view.shape = out->shape;
-    out->shape[0] = samples;
-    size_t row_bytes = from->shape[0] ? from->bytes / (size_t)from->shape[0] : 0;
-    out->bytes = row_bytes * (size_t)samples;
-    out->view.data = malloc(out->bytes ? out->bytes : 1);
-    if (!out->view.data)
-        return tool_fail(EXIT_DEVICE, "out of memory: %zu bytes on the host", out->bytes);
-    for (int64_t i = 0; i < samples; ++i) {
-        int64_t token = sampled_token(i, samples, from->shape[0]);
-        memcpy((char *)out->view.data + (size_t)i * row_bytes,
-               (const char *)from->view.data + (size_t)token * row_bytes, row_bytes);
-    }
-    return 0;
-}
-
-static const mmlp_tensor *view_or_null(const run_tensor *tensor)
+/* A tensor, or NULL when there is none. */
+static const mmlp_tensor *view_of(const run_tensor *tensor)
 {
     return tensor->view.data ? &tensor->view : NULL;
 }
 
-int run_check_reference(compare_table *table, double errors[RESULT_COUNT], const run_tensors *t,
-                        const run_results *results, const mmlp_bundle *bundle, int64_t check_tokens)
+mmlp_reference_backward_args run_check_backward_args(run_step *s)
 {
-    int64_t samples = check_tokens < t->tokens ? check_tokens : t->tokens;
-    run_tensor hidden_states = {0}, scale = {0};
-    run_results sampled = {0};
-    double *expected[RESULT_COUNT] = {0}, *actual = NULL;
+    mmlp_reference_backward_args args = MMLP_REFERENCE_BACKWARD_ARGS_INIT;
+    args.linear_fc1_weight = view_of(&s->shared.host[RUN_FC1_WEIGHT]);
+    args.linear_fc1_bias = view_of(&s->shared.host[RUN_FC1_BIAS]);
+    args.linear_fc2_weight = view_of(&s->shared.host[RUN_FC2_WEIGHT]);
+    args.linear_fc2_bias = view_of(&s->shared.host[RUN_FC2_BIAS]);
+    return args;
+}
 
-    int code = gather(&hidden_states, &t->host[RUN_HIDDEN_STATES], samples);
-    if (code == 0 && t->mlp.per_token_scale)
-        code = gather(&scale, &t->host[RUN_PER_TOKEN_SCALE], samples);
-    size_t largest = 1;
-    for (int i = 0; code == 0 && i < RESULT_COUNT; ++i) {
-        code = gather(&sampled.tensors[i], &results->tensors[i], samples);
-        size_t count = (size_t)samples * (size_t)results->tensors[i].shape[1];
-        largest = count > largest ? count : largest;
-        expected[i] = malloc((count + 1) * sizeof(double));
-        if (code == 0 && !expected[i])
-            code = tool_fail(EXIT_DEVICE, "out of memory: the fp64 reference");
-    }
-    if (code == 0 && !(actual = malloc(largest * sizeof(double))))
-        code = tool_fail(EXIT_DEVICE, "out of memory: the fp64 reference");
+int run_check_row(double *error, compare_table *table, const compare_case *c,
+                  const run_tensor *actual)
+{
+    compare_case full = *c;
+    size_t count = run_tensor_elements(actual);
+    double *values = malloc((count + 1) * sizeof *values);
+    if (!values)
+        return tool_fail(EXIT_DEVICE, "out of memory: %zu values in fp64", count);
+    run_tensor_to_double(values, actual, 0, count);
+    full.shape = actual->shape;
+    full.rank = actual->view.ndim;
+    full.actual = values;
+    *error = compare_row(table, &full);
+    free(values);
+    return 0;
+}
 
-    if (code == 0) {
-        mmlp_reference_forward_args args = MMLP_REFERENCE_FORWARD_ARGS_INIT;
-        args.hidden_states = &hidden_states.view;
-        args.linear_fc1_weight = view_or_null(&t->host[RUN_FC1_WEIGHT]);
-        args.linear_fc1_bias = view_or_null(&t->host[RUN_FC1_BIAS]);
-        args.linear_fc2_weight = view_or_null(&t->host[RUN_FC2_WEIGHT]);
-        args.linear_fc2_bias = view_or_null(&t->host[RUN_FC2_BIAS]);
-        args.per_token_scale = view_or_null(&scale);
-        args.stored_activation = &sampled.tensors[RESULT_ACTIVATION_OUTPUT].view;
-        args.fc1_output = expected[RESULT_FC1_OUTPUT];
-        args.activation_output = expected[RESULT_ACTIVATION_OUTPUT];
-        args.output = expected[RESULT_OUTPUT];
-        mmlp_status status = mmlp_bundle_reference_forward(bundle, &args);
-        if (status != MMLP_OK)
-            code = tool_fail_status(status);
-    }
-    for (int i = 0; code == 0 && i < RESULT_COUNT; ++i) {
-        const run_tensor *tensor = &sampled.tensors[i];
-        size_t count = (size_t)(tensor->shape[0] * tensor->shape[1]);
-        run_tensor_to_double(actual, tensor, 0, count);
-        errors[i] = compare_error(actual, expected[i], count);
-        compare_row(table, run_result_names[i], "fp64", actual, expected[i], tensor->shape, 2,
-                    t->mlp.params_dtype);
-    }
+static int allocate(double **out, size_t count)
+{
+    *out = calloc(count + 1, sizeof **out);
+    return *out ? 0 : tool_fail(EXIT_DEVICE, "out of memory: the fp64 reference");
+}
 
-    run_tensor_free_host(&hidden_states);
-    run_tensor_free_host(&scale);
-    run_results_free(&sampled);
-    for (int i = 0; i < RESULT_COUNT; ++i)
-        free(expected[i]);
-    free(actual);
+static int fp64_row(compare_table *table, double errors[RUN_SLOT_COUNT], const run_step *s,
+                    int microbatch, run_slot slot, const run_tensor *actual, const double *expected,
+                    const double *terms)
+{
+    char name[RUN_NAME_SIZE];
+    run_step_name(name, s, microbatch, slot);
+    compare_case c = {.name = name,
+                      .against = "fp64",
+                      .dtype = s->properties.params_dtype,
+                      .kind = run_check_kind(slot),
+                      .expected = expected,
+                      .terms = terms};
+    if ((slot == RUN_FC1_OUTPUT && s->properties.hidden_size <= ONE_GEMM) ||
+        (slot == RUN_OUTPUT && s->properties.ffn_hidden_size <= ONE_GEMM))
+        c.kind = COMPARE_GEMM;
+    double error = 0;
+    int code = run_check_row(&error, table, &c, actual);
+    if (code == 0 && error > errors[slot])
+        errors[slot] = error;
     return code;
 }
 
-/* ---- expected values of a file -------------------------------------------------------------- */
+/* ---- results of tokens ---------------------------------------------------------------------- */
 
-static int check_expected(compare_table *table, const run_tensor *result,
-                          const safetensor *expected, const char *dtype, const char *path)
+/* Some tokens of a microbatch: what the device has, and what fp64 gives. */
+typedef struct token_sample {
+    run_tensor tensors[RUN_SLOT_COUNT];
+    double *expected[RUN_SLOT_COUNT];
+    double *scale_terms;
+} token_sample;
+
+static int is_of_tokens(run_slot slot)
 {
-    size_t count = 1;
-    for (int i = 0; i < result->view.ndim; ++i)
-        count *= (size_t)result->shape[i];
-    if (strcmp(safetensors_dtype(&expected->view), "F32") != 0 ||
-        expected->bytes != count * sizeof(float))
-        return tool_fail(EXIT_INPUT, "%s: expected tensor '%s' is not F32 of the result's shape",
-                         path, expected->name);
-    double *numbers = malloc((2 * count + 1) * sizeof *numbers);
-    if (!numbers)
-        return tool_fail(EXIT_DEVICE, "out of memory: the expected values");
-    for (size_t i = 0; i < count; ++i) {
-        float value;
-        memcpy(&value, (const char *)expected->view.data + i * sizeof value, sizeof value);
-        numbers[i] = (double)value;
+    run_role role = run_slot_role(slot);
+    return role == RUN_INPUT || role == RUN_BUFFER || role == RUN_RESULT;
+}
+
+static int take_sample(token_sample *out, run_step *s, int microbatch, int64_t samples)
+{
+    int code = allocate(&out->scale_terms, (size_t)samples);
+    for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
+        if (!run_step_uses(s, slot) || !is_of_tokens(slot))
+            continue;
+        const run_tensor *host = run_step_host(s, microbatch, slot);
+        const run_tensor *device = run_step_device(s, microbatch, slot);
+        code = host->view.data
+                   ? run_tensor_sample(&out->tensors[slot], host, samples, NULL)
+                   : run_tensor_sample(&out->tensors[slot], device, samples, s->context);
+        if (code == 0 && run_slot_role(slot) != RUN_INPUT)
+            code = allocate(&out->expected[slot], run_tensor_elements(&out->tensors[slot]));
     }
-    run_tensor_to_double(numbers + count, result, 0, count);
-    compare_row(table, expected->name, "file", numbers + count, numbers, result->shape,
-                result->view.ndim, dtype);
-    free(numbers);
+    return code;
+}
+
+static void free_sample(token_sample *sample)
+{
+    for (int slot = 0; slot < RUN_SLOT_COUNT; ++slot) {
+        run_tensor_free_host(&sample->tensors[slot]);
+        free(sample->expected[slot]);
+    }
+    free(sample->scale_terms);
+}
+
+static mmlp_status sample_forward(token_sample *sample, run_step *s, const mmlp_bundle *bundle)
+{
+    mmlp_reference_forward_args args = MMLP_REFERENCE_FORWARD_ARGS_INIT;
+    args.hidden_states = &sample->tensors[RUN_HIDDEN_STATES].view;
+    args.linear_fc1_weight = view_of(&s->shared.host[RUN_FC1_WEIGHT]);
+    args.linear_fc1_bias = view_of(&s->shared.host[RUN_FC1_BIAS]);
+    args.linear_fc2_weight = view_of(&s->shared.host[RUN_FC2_WEIGHT]);
+    args.linear_fc2_bias = view_of(&s->shared.host[RUN_FC2_BIAS]);
+    args.per_token_scale = view_of(&sample->tensors[RUN_PER_TOKEN_SCALE]);
+    args.stored_activation = &sample->tensors[RUN_ACTIVATION_OUTPUT].view;
+    args.fc1_output = sample->expected[RUN_FC1_OUTPUT];
+    args.activation_output = sample->expected[RUN_ACTIVATION_OUTPUT];
+    args.output = sample->expected[RUN_OUTPUT];
+    return mmlp_bundle_reference_forward(bundle, &args);
+}
+
+static mmlp_status sample_backward(token_sample *sample, run_step *s, const mmlp_bundle *bundle)
+{
+    mmlp_reference_backward_args args = run_check_backward_args(s);
+    args.grad_output = &sample->tensors[RUN_GRAD_OUTPUT].view;
+    args.hidden_states = &sample->tensors[RUN_HIDDEN_STATES].view;
+    args.per_token_scale = view_of(&sample->tensors[RUN_PER_TOKEN_SCALE]);
+    args.stored_fc1_output = &sample->tensors[RUN_FC1_OUTPUT].view;
+    args.activation_output = sample->expected[RUN_RECOMPUTED_ACTIVATION];
+    args.grad_fc1_output = sample->expected[RUN_GRAD_FC1_OUTPUT];
+    args.grad_hidden_states = sample->expected[RUN_GRAD_HIDDEN_STATES];
+    args.grad_per_token_scale = sample->expected[RUN_GRAD_PER_TOKEN_SCALE];
+    if (args.grad_per_token_scale)
+        args.scale_terms = sample->scale_terms;
+    return mmlp_bundle_reference_backward(bundle, &args);
+}
+
+static int check_tokens_of(compare_table *table, double errors[RUN_SLOT_COUNT], run_step *s,
+                           const mmlp_bundle *bundle, int microbatch, int64_t check_tokens)
+{
+    int64_t tokens = s->microbatches[microbatch].tokens;
+    int64_t samples = check_tokens < tokens ? check_tokens : tokens;
+    token_sample sample = {0};
+    int code = take_sample(&sample, s, microbatch, samples);
+    if (code == 0) {
+        mmlp_status status = sample_forward(&sample, s, bundle);
+        if (status == MMLP_OK && s->train)
+            status = sample_backward(&sample, s, bundle);
+        code = status == MMLP_OK ? 0 : tool_fail_status(status);
+    }
+    for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
+        if (sample.expected[slot])
+            code = fp64_row(table, errors, s, microbatch, slot, &sample.tensors[slot],
+                            sample.expected[slot],
+                            slot == RUN_GRAD_PER_TOKEN_SCALE ? sample.scale_terms : NULL);
+    }
+    free_sample(&sample);
+    return code;
+}
+
+/* ---- sums over tokens ----------------------------------------------------------------------- */
+
+/* The gradients of the parameters: sums over the tokens of all microbatches, and what they start
+ * from. Weights in some rows only when they are large. */
+typedef struct gradient_sums {
+    int64_t sampled_rows;                  /* 0: all */
+    run_tensor actual[RUN_SLOT_COUNT];     /* host */
+    double *total[RUN_SLOT_COUNT];         /* fp64 */
+    double *of_microbatch[RUN_SLOT_COUNT]; /* fp64 */
+} gradient_sums;
+
+static int is_weight(run_slot slot)
+{
+    return slot == RUN_GRAD_FC1_WEIGHT || slot == RUN_GRAD_FC2_WEIGHT;
+}
+
+static int start_sums(gradient_sums *sums, run_step *s)
+{
+    int64_t weight = s->properties.fc1_output_size * s->properties.hidden_size;
+    sums->sampled_rows = weight > LARGE_WEIGHT ? SAMPLED_ROWS : 0;
+    int code = 0;
+    for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
+        if (!run_step_uses(s, slot) || run_slot_role(slot) != RUN_GRADIENT)
+            continue;
+        const run_tensor *device = run_step_device(s, 0, slot);
+        run_tensor *actual = &sums->actual[slot];
+        int sampled = is_weight(slot) && sums->sampled_rows > 0;
+        code = sampled ? run_tensor_sample(actual, device, sums->sampled_rows, s->context)
+                       : run_tensor_download(actual, device, s->context);
+        size_t count = run_tensor_elements(actual);
+        if (code == 0)
+            code = allocate(&sums->total[slot], count);
+        if (code == 0)
+            code = allocate(&sums->of_microbatch[slot], count);
+        if (code != 0 || !s->initial[slot].view.data)
+            continue;
+        run_tensor initial = {0};
+        code = run_tensor_sample(&initial, &s->initial[slot], actual->shape[0], NULL);
+        if (code == 0)
+            run_tensor_to_double(sums->total[slot], &initial, 0, count);
+        run_tensor_free_host(&initial);
+    }
+    return code;
+}
+
+static void free_sums(gradient_sums *sums)
+{
+    for (int slot = 0; slot < RUN_SLOT_COUNT; ++slot) {
+        run_tensor_free_host(&sums->actual[slot]);
+        free(sums->total[slot]);
+        free(sums->of_microbatch[slot]);
+    }
+}
+
+static int add_microbatch(gradient_sums *sums, run_step *s, const mmlp_bundle *bundle,
+                          int microbatch)
+{
+    mmlp_reference_backward_args args = run_check_backward_args(s);
+    args.grad_output = &run_step_host(s, microbatch, RUN_GRAD_OUTPUT)->view;
+    args.hidden_states = &run_step_host(s, microbatch, RUN_HIDDEN_STATES)->view;
+    args.per_token_scale = view_of(run_step_host(s, microbatch, RUN_PER_TOKEN_SCALE));
+    args.stored_fc1_output = &run_step_host(s, microbatch, RUN_FC1_OUTPUT)->view;
+    if (s->properties.save_activation)
+        args.stored_activation = &run_step_host(s, microbatch, RUN_ACTIVATION_OUTPUT)->view;
+    args.sampled_rows = sums->sampled_rows;
+    args.grad_linear_fc1_weight = sums->of_microbatch[RUN_GRAD_FC1_WEIGHT];
+    args.grad_linear_fc1_bias = sums->of_microbatch[RUN_GRAD_FC1_BIAS];
+    args.grad_linear_fc2_weight = sums->of_microbatch[RUN_GRAD_FC2_WEIGHT];
+    args.grad_linear_fc2_bias = sums->of_microbatch[RUN_GRAD_FC2_BIAS];
+    mmlp_status status = mmlp_bundle_reference_backward(bundle, &args);
+    if (status != MMLP_OK)
+        return tool_fail_status(status);
+    for (int slot = 0; slot < RUN_SLOT_COUNT; ++slot) {
+        size_t count = sums->total[slot] ? run_tensor_elements(&sums->actual[slot]) : 0;
+        for (size_t i = 0; i < count; ++i)
+            sums->total[slot][i] += sums->of_microbatch[slot][i];
+    }
     return 0;
 }
 
-int run_check_file(compare_table *table, const run_tensors *t, const run_results *results,
-                   const safetensors *file, const char *path)
+static int check_sums(compare_table *table, double errors[RUN_SLOT_COUNT], run_step *s,
+                      const mmlp_bundle *bundle)
 {
-    const run_tensor *found[RESULT_COUNT + 1] = {0};
-    const char *names[RESULT_COUNT + 1];
-    for (int i = 0; i < RESULT_COUNT; ++i) {
-        names[i] = run_result_names[i];
-        found[i] = &results->tensors[i];
+    gradient_sums sums = {0};
+    int code = start_sums(&sums, s);
+    for (int i = 0; code == 0 && i < s->count; ++i)
+        code = add_microbatch(&sums, s, bundle, i);
+    for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
+        if (sums.total[slot])
+            code = fp64_row(table, errors, s, 0, slot, &sums.actual[slot], sums.total[slot], NULL);
     }
-    /* The fc2 bias that is handed back to the caller. */
-    names[RESULT_COUNT] = "output_bias";
-    if (t->mlp.fc2_bias == MMLP_FC2_BIAS_RETURNED)
-        found[RESULT_COUNT] = &t->host[RUN_FC2_BIAS];
+    free_sums(&sums);
+    return code;
+}
 
-    for (int i = 0; i < RESULT_COUNT + 1; ++i) {
-        const safetensor *expected = safetensors_find(file, names[i]);
-        if (!expected)
-            continue;
-        if (!found[i])
-            return tool_fail(EXIT_INPUT, "%s: expects '%s', which %s does not give", path, names[i],
-                             t->mlp.name);
-        int code = check_expected(table, found[i], expected, t->mlp.params_dtype, path);
-        if (code != 0)
-            return code;
+int run_check_reference(compare_table *table, double errors[RUN_SLOT_COUNT], run_step *s,
+                        const mmlp_bundle *bundle, int64_t check_tokens)
+{
+    progress_begin("computing the fp64 reference");
+    int code = 0;
+    for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
+        run_role role = run_slot_role(slot);
+        int copies = role == RUN_INPUT ? s->count : role == RUN_PARAMETER ? 1 : 0;
+        for (int i = 0; code == 0 && i < copies; ++i)
+            code = run_step_download(s, i, slot);
+        errors[slot] = -1;
     }
-    return 0;
+    for (int i = 0; code == 0 && i < s->count; ++i)
+        code = check_tokens_of(table, errors, s, bundle, i, check_tokens);
+    if (code == 0 && s->train)
+        code = check_sums(table, errors, s, bundle);
+    progress_end();
+    return code;
 }

@@ -56,21 +56,40 @@ void tool_log(void *user, const char *line)
     fprintf(stderr, "%s: %s\n", program_invocation_short_name, line);
 }
 
+/* One variable: words wrapped in a column of their own, as argp wraps options. */
+static void print_variable(FILE *out, const mmlp_environment_variable *variable)
+{
+    enum { COLUMN = 25, WIDTH = 78 };
+    char *words = NULL;
+    if (asprintf(&words, "%s (%s)", variable->meaning, variable->fallback) < 0)
+        return;
+    int at = fprintf(out, "  %-*s", COLUMN - 2, variable->name);
+    char *rest = words;
+    for (const char *word; (word = strsep(&rest, " "));) {
+        int length = (int)strlen(word);
+        if (at + 1 + length > WIDTH)
+            at = fprintf(out, "\n%*s", COLUMN, "") - 1;
+        at += fprintf(out, " %s", word);
+    }
+    fputc('\n', out);
+    free(words);
+}
+
 char *tool_help_filter(int key, const char *text, void *input)
 {
     (void)input;
     if (key != ARGP_KEY_HELP_EXTRA)
         return (char *)text;
-    char *table = strdup("Environment:\n");
+    char *table = NULL;
+    size_t bytes;
+    FILE *out = open_memstream(&table, &bytes);
+    if (!out)
+        return NULL;
+    fputs("Environment:\n", out);
     const mmlp_environment_variable *variable;
-    for (int i = 0; table && (variable = mmlp_environment(i)); ++i) {
-        char *longer = NULL;
-        if (asprintf(&longer, "%s  %-24s %s (%s)\n", table, variable->name, variable->meaning,
-                     variable->fallback) < 0)
-            longer = NULL;
-        free(table);
-        table = longer;
-    }
+    for (int i = 0; (variable = mmlp_environment(i)); ++i)
+        print_variable(out, variable);
+    fclose(out);
     return table;
 }
 

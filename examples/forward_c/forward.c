@@ -95,7 +95,7 @@ int main(int argc, char **argv)
 
     mmlp_memory memory = MMLP_MEMORY_INIT;
     void *scratch;
-    check(mmlp_mlp_forward_memory(mlp, TOKENS, &memory));
+    check(mmlp_mlp_memory(mlp, MMLP_PASS_FORWARD, TOKENS, &memory));
     check(mmlp_buffer_alloc(&scratch, context, memory.scratch_bytes));
 
     mmlp_forward_args args = MMLP_FORWARD_ARGS_INIT;
@@ -104,6 +104,7 @@ int main(int argc, char **argv)
     args.linear_fc2_weight = &fc2_weight.view;
     args.output = &output.view;
     args.scratch = scratch;
+    args.scratch_bytes = memory.scratch_bytes;
     check(mmlp_mlp_forward(mlp, &args, NULL));
     check(mmlp_stream_sync(context, NULL));
 

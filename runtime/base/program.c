@@ -124,6 +124,12 @@ static double sigmoid(double x)
     return (x >= 0 ? 1 : e) / (1 + e);
 }
 
+/* log(1 + e^x) */
+static double softplus(double x)
+{
+    return (x > 0 ? x : 0) + log1p(exp(-fabs(x)));
+}
+
 static double minimum(double a, double b)
 {
     if (isnan(a) || isnan(b))
@@ -170,6 +176,8 @@ static double evaluate_node(const program_node *node, const double *inputs, cons
         return erf(a);
     case PROGRAM_erfc:
         return erfc(a);
+    case PROGRAM_softplus:
+        return softplus(a);
     case PROGRAM_sqrt:
         return sqrt(a);
     case PROGRAM_rsqrt:

@@ -27,6 +27,7 @@
     X(sigmoid, 1)                                                                                  \
     X(erf, 1)                                                                                      \
     X(erfc, 1)                                                                                     \
+    X(softplus, 1)                                                                                 \
     X(sqrt, 1)                                                                                     \
     X(rsqrt, 1)                                                                                    \
     X(abs, 1)                                                                                      \

@@ -1,17 +1,28 @@
 // dtype.cuh: the storage type, and four of its elements, or of fp32's, at a time.
 
+//% if storage ~= "float" then
 struct ${storage} {
     unsigned short bits;
 };
 
-// source: 8-byte aligned, in global memory, not written by this kernel.
-__device__ __forceinline__ void load4(float (&values)[4], const ${storage} *source)
+__device__ __forceinline__ void unpack4(float (&values)[4], uint2 pairs)
 {
-    const uint2 pairs = global_load_8(source);
     values[0] = ${storage}_to_fp32((unsigned short)pairs.x);
     values[1] = ${storage}_to_fp32((unsigned short)(pairs.x >> 16));
     values[2] = ${storage}_to_fp32((unsigned short)pairs.y);
     values[3] = ${storage}_to_fp32((unsigned short)(pairs.y >> 16));
+}
+
+// source: 8-byte aligned, in global memory, not written by this kernel.
+__device__ __forceinline__ void load4(float (&values)[4], const ${storage} *source)
+{
+    unpack4(values, global_load_8(source));
+}
+
+// source: 8-byte aligned, in global memory.
+__device__ __forceinline__ void load4_mutable(float (&values)[4], const ${storage} *source)
+{
+    unpack4(values, global_load_8_mutable(source));
 }
 
 // destination: 8-byte aligned, in global memory. Rounds to nearest, ties to even.
@@ -21,6 +32,19 @@ __device__ __forceinline__ void store4(${storage} *destination, const float (&va
                    fp32_to_${storage}x2(values[2], values[3]));
 }
 
+// The value as the storage type holds it.
+__device__ __forceinline__ float as_stored(float value)
+{
+    return ${storage}_to_fp32(fp32_to_${storage}(value));
+}
+
+//% else
+__device__ __forceinline__ float as_stored(float value)
+{
+    return value;
+}
+
+//% end
 // source: 16-byte aligned, anywhere.
 __device__ __forceinline__ void load4(float (&values)[4], const float *source)
 {
@@ -29,4 +53,15 @@ __device__ __forceinline__ void load4(float (&values)[4], const float *source)
     values[1] = four.y;
     values[2] = four.z;
     values[3] = four.w;
+}
+
+__device__ __forceinline__ void load4_mutable(float (&values)[4], const float *source)
+{
+    load4(values, source);
+}
+
+// destination: 16-byte aligned, anywhere.
+__device__ __forceinline__ void store4(float *destination, const float (&values)[4])
+{
+    *reinterpret_cast<float4 *>(destination) = make_float4(values[0], values[1], values[2], values[3]);
 }

@@ -16,24 +16,43 @@ __device__ __forceinline__ float mlp_log(float x)
     return 0.6931471805599453f * (mlp_lg2_approx(scaled) + offset);
 }
 
-// 1 / (1 + e^-x), accurate in both tails.
+// 1 / (1 + e^-x), accurate in both tails. Written with |x|, so that sigmoid(x) and sigmoid(-x) share e and r.
 __device__ __forceinline__ float mlp_sigmoid(float x)
 {
-    return mlp_rcp_approx(1.0f + mlp_ex2_approx(-1.4426950408889634f * x));
+    const float e = mlp_ex2_approx(-1.4426950408889634f * fabsf(x));
+    const float r = mlp_rcp_approx(1.0f + e);
+    return x < 0.0f ? e * r : r;
 }
 
-// A polynomial below 0.6 (relative error 2e-8), where 1 - 2 / (e^2x + 1) would cancel.
+// A polynomial below 0.6 (relative error 2e-8), where 1 - 2 e r would cancel. Shares e and r with sigmoid(2x).
 __device__ __forceinline__ float mlp_tanh(float x)
 {
-    const float magnitude = fabsf(x);
     const float square = x * x;
     float series = fmaf(square, 0.00626911973f, -0.0211109591f);
     series = fmaf(square, series, 0.0538739489f);
     series = fmaf(square, series, -0.133329154f);
     series = fmaf(square, series, 0.333333303f);
     const float small = fmaf(-x * square, series, x);
-    const float large = 1.0f - 2.0f * mlp_rcp_approx(1.0f + mlp_ex2_approx(2.8853900817779268f * magnitude));
-    return magnitude < 0.6f ? small : x < 0.0f ? -large : large;
+    const float e = mlp_ex2_approx(-1.4426950408889634f * fabsf(2.0f * x));
+    const float r = mlp_rcp_approx(1.0f + e);
+    const float large = fmaf(-2.0f, e * r, 1.0f);
+    return fabsf(x) < 0.6f ? small : x < 0.0f ? -large : large;
+}
+
+// log(1 + e^x), accurate in both tails: max(x, 0) + log(1 + e) with e = e^-|x|, and
+// log(1 + e) = 2 artanh(z) = 2 (z + z^3 / 3 + z^5 / 5 + ...) with z = e / (2 + e) of at most 1/3.
+__device__ __forceinline__ float mlp_softplus(float x)
+{
+    const float e = mlp_ex2_approx(-1.4426950408889634f * fabsf(x));
+    const float z = e * mlp_rcp_approx(2.0f + e);
+    const float square = z * z;
+    float series = fmaf(square, 0.0769230769f, 0.0909090909f);
+    series = fmaf(square, series, 0.111111111f);
+    series = fmaf(square, series, 0.142857143f);
+    series = fmaf(square, series, 0.2f);
+    series = fmaf(square, series, 0.333333333f);
+    const float tail = 2.0f * fmaf(z * square, series, z);
+    return x > 0.0f ? x + tail : tail;
 }
 
 // 1 - erf(x), relative error below 4e-6 for x up to 9: Chebyshev fit of Numerical Recipes, section 6.2.

@@ -39,6 +39,17 @@ __device__ __forceinline__ uint2 global_load_8(const void *source)
     return words;
 }
 
+// 9.7.9.8 ld: 8 bytes from an 8-byte aligned address that this kernel may write.
+__device__ __forceinline__ uint2 global_load_8_mutable(const void *source)
+{
+    uint2 words;
+    asm volatile("ld.global.v2.b32 {%0, %1}, [%2];"
+                 : "=r"(words.x), "=r"(words.y)
+                 : "l"(__cvta_generic_to_global(source))
+                 : "memory");
+    return words;
+}
+
 // 9.7.9.11 st: 8 bytes to an 8-byte aligned address.
 __device__ __forceinline__ void global_store_8(void *destination, unsigned low, unsigned high)
 {

@@ -1,5 +1,5 @@
 /*
- * broken_kernels.c: takes a kernel that the generator made, breaks it as a person might, runs it,
+ * broken_kernels.c: takes kernels that the generator made, breaks each as a person might, runs it,
  * and expects the emulator to say what is wrong and where. Definitions: BUNDLE, a bundle of
  * specs/tokens_gated.lua (hidden 256, ffn 512, gated, no bias).
  */
@@ -17,61 +17,107 @@
 /* The emulator's report of the last fault; an extension of its libcuda. */
 const char *cuEmulatorLastReport(void);
 
-enum { TOKENS = 128, HIDDEN = 256, FFN = 512, ELEMENT = 2 };
+enum { TOKENS = 100, HIDDEN = 256, FFN = 512, ELEMENT = 2 };
 
-typedef struct launch_shape {
-    char entry[128];
-    unsigned threads, shared_bytes, blocks;
-} launch_shape;
+/* The kernels that are broken: one of each kind of operand. */
+typedef enum victim { FC1_FORWARD, FC2_DGRAD, FC1_WGRAD, VICTIMS } victim;
+static const struct {
+    const char *pass, *step;
+} victims[VICTIMS] = {
+    {"forward", "linear_fc1"}, {"dgrad", "linear_fc2"}, {"backward_dw", "linear_fc1"}};
 
-/* The source of linear_fc1's forward kernel, and how it is launched for TOKENS tokens. */
-static char *read_kernel(launch_shape *shape)
+typedef struct mistake {
+    victim kernel;
+    const char *from, *to;    /* what is written instead; NULL: the kernel is as it was */
+    const char *short_tensor; /* has a row too few, or NULL */
+    CUresult result;
+    const char *said[3]; /* parts of the report, which names the kernel too */
+} mistake;
+
+/* What a kernel can be given; zeros, but for what only kernels write. */
+static const struct {
+    const char *name;
+    size_t rows, columns;
+    bool output;
+} tensors[] = {
+    {"hidden_states", TOKENS, HIDDEN, false},
+    {"grad_output", TOKENS, HIDDEN, false},
+    {"linear_fc1.weight", 2 * FFN, HIDDEN, false},
+    {"linear_fc2.weight", HIDDEN, FFN, false},
+    {"fc1_output", TOKENS, 2 * FFN, false},
+    {"activation_output", TOKENS, FFN, true},
+    {"recomputed_activation", TOKENS, FFN, true},
+    {"grad_fc1_output", TOKENS, 2 * FFN, false},
+    {"grad.linear_fc1.weight", 2 * FFN, HIDDEN, true},
+};
+
+/* ---- the kernel ------------------------------------------------------------------------------ */
+
+typedef struct kernel {
+    json_t *manifest, *entry; /* entry: borrowed from the manifest */
+    char *source;
+} kernel;
+
+static const char *string_of(const kernel *k, const char *key)
 {
+    return json_string_value(json_object_get(k->entry, key));
+}
+
+static unsigned number_of(const json_t *object, const char *key)
+{
+    return (unsigned)json_integer_value(json_object_get(object, key));
+}
+
+static kernel read_kernel(victim which)
+{
+    kernel k = {0};
     json_error_t error;
-    json_t *manifest = json_load_file(BUNDLE "/manifest.json", 0, &error);
-    cr_assert_not_null(manifest, "%s", error.text);
-    json_t *kernel = json_array_get(json_object_get(manifest, "kernels"), 0);
-    json_t *grid = json_object_get(kernel, "grid");
-    cr_assert_str_eq(json_string_value(json_object_get(kernel, "step")), "linear_fc1");
-    snprintf(shape->entry, sizeof shape->entry, "%s",
-             json_string_value(json_object_get(kernel, "entry")));
-    shape->threads = (unsigned)json_integer_value(json_object_get(kernel, "threads"));
-    shape->shared_bytes =
-        (unsigned)json_integer_value(json_object_get(kernel, "dynamic_shared_bytes"));
-    unsigned tile_m = (unsigned)json_integer_value(json_object_get(grid, "tile_m"));
-    unsigned tile_n = (unsigned)json_integer_value(json_object_get(grid, "tile_n"));
-    shape->blocks = (TOKENS + tile_m - 1) / tile_m * ((FFN + tile_n - 1) / tile_n);
-
-    char *path = NULL, *source;
-    size_t bytes;
-    cr_assert_gt(asprintf(&path, BUNDLE "/%s", json_string_value(json_object_get(kernel, "file"))),
-                 0);
-    cr_assert_eq(file_read(&source, &bytes, path), MMLP_OK, "%s", mmlp_last_error());
+    size_t i, bytes;
+    json_t *entry;
+    k.manifest = json_load_file(BUNDLE "/manifest.json", 0, &error);
+    cr_assert_not_null(k.manifest, "%s", error.text);
+    json_array_foreach(json_object_get(k.manifest, "kernels"), i, entry)
+    {
+        if (strcmp(json_string_value(json_object_get(entry, "pass")), victims[which].pass) == 0 &&
+            strcmp(json_string_value(json_object_get(entry, "step")), victims[which].step) == 0)
+            k.entry = entry;
+    }
+    cr_assert_not_null(k.entry);
+    char *path = NULL;
+    cr_assert_gt(asprintf(&path, BUNDLE "/%s", string_of(&k, "file")), 0);
+    cr_assert_eq(file_read(&k.source, &bytes, path), MMLP_OK, "%s", mmlp_last_error());
     free(path);
-    json_decref(manifest);
-    return source;
+    return k;
 }
 
-/* Replaces the nth `from` (0 is the first) by `to`; the test fails if there is none. */
-static char *replace(char *source, const char *from, const char *to, int nth)
+static void free_kernel(kernel *k)
 {
-    char *found = strstr(source, from);
-    for (; nth > 0 && found; --nth)
-        found = strstr(found + 1, from);
-    cr_assert_not_null(found, "the kernel has no \"%s\" to break", from);
-    char *result = NULL;
-    cr_assert_gt(
-        asprintf(&result, "%.*s%s%s", (int)(found - source), source, to, found + strlen(from)), 0);
-    free(source);
-    return result;
+    json_decref(k->manifest);
+    free(k->source);
 }
 
-static CUmodule compile(const char *source)
+/* Replaces the last `from`; the test fails if there is none. */
+static void replace(kernel *k, const char *from, const char *to)
+{
+    char *found = NULL, *result = NULL;
+    for (char *at = k->source; (at = strstr(at, from)) != NULL; at++)
+        found = at;
+    cr_assert_not_null(found, "%s has no \"%s\" to break", string_of(k, "entry"), from);
+    cr_assert_gt(asprintf(&result, "%.*s%s%s", (int)(found - k->source), k->source, to,
+                          found + strlen(from)),
+                 0);
+    free(k->source);
+    k->source = result;
+}
+
+/* ---- running it ------------------------------------------------------------------------------ */
+
+static CUmodule compile(const kernel *k)
 {
     nvrtc *compiler;
     nvrtc_image image = {0};
     cr_assert_eq(nvrtc_open(&compiler, NULL), MMLP_OK, "%s", mmlp_last_error());
-    nvrtc_source what = {.name = "broken.cu", .text = source, .target = "sm_80"};
+    nvrtc_source what = {.name = "broken.cu", .text = k->source, .target = "sm_80"};
     cr_assert_eq(nvrtc_compile(&image, compiler, &what), MMLP_OK, "%s", mmlp_last_error());
     CUmodule module = device_load(image.ptx, "the broken kernel");
     nvrtc_image_free(&image);
@@ -79,76 +125,186 @@ static CUmodule compile(const char *source)
     return module;
 }
 
-static CUdeviceptr zeros(size_t bytes)
+static CUdeviceptr make_tensor(const char *name, const char *short_tensor)
 {
+    size_t i = 0;
+    while (i < sizeof tensors / sizeof *tensors && strcmp(tensors[i].name, name) != 0)
+        i++;
+    cr_assert_lt(i, sizeof tensors / sizeof *tensors, "%s", name);
+    size_t missing = short_tensor && strcmp(short_tensor, name) == 0;
+    size_t bytes = (tensors[i].rows - missing) * tensors[i].columns * ELEMENT;
     CUdeviceptr pointer = device_alloc(bytes);
-    cr_assert_eq(cuMemsetD8(pointer, 0, bytes), CUDA_SUCCESS);
+    if (!tensors[i].output)
+        cr_assert_eq(cuMemsetD8(pointer, 0, bytes), CUDA_SUCCESS);
     return pointer;
 }
 
-/* Runs the kernel with `missing_rows` rows of fc1's weight not allocated; takes the source. */
-static CUresult run(char *source, const launch_shape *shape, size_t missing_rows)
+static unsigned tiles(const json_t *grid, const char *sizes, const char *tile, unsigned if_zero)
 {
-    device_open();
-    CUmodule module = compile(source);
-    free(source);
-    CUdeviceptr hidden_states = zeros(TOKENS * HIDDEN * ELEMENT);
-    CUdeviceptr weight = zeros((2 * FFN - missing_rows) * HIDDEN * ELEMENT);
-    CUdeviceptr activation = zeros(TOKENS * FFN * ELEMENT),
-                fc1_output = zeros(TOKENS * 2 * FFN * ELEMENT);
+    unsigned size = number_of(grid, sizes);
+    return ((size ? size : if_zero) + number_of(grid, tile) - 1) / number_of(grid, tile);
+}
+
+/* For TOKENS tokens and beta 0. */
+static CUresult run(const kernel *k, const char *short_tensor)
+{
+    enum { ARGUMENTS = 16 };
+    CUdeviceptr pointers[ARGUMENTS];
+    void *arguments[ARGUMENTS];
     long long tokens = TOKENS;
-    void *arguments[] = {&hidden_states, &weight, &fc1_output, &activation, &tokens};
-    CUresult result = device_try(module, shape->entry, shape->blocks, shape->threads,
-                                 shape->shared_bytes, arguments);
+    int beta = 0;
+    size_t i;
+    json_t *name, *grid = json_object_get(k->entry, "grid");
+    device_open();
+    CUmodule module = compile(k);
+    json_array_foreach(json_object_get(k->entry, "arguments"), i, name)
+    {
+        cr_assert_lt(i, ARGUMENTS);
+        arguments[i] = &pointers[i];
+        if (strcmp(json_string_value(name), "tokens") == 0)
+            arguments[i] = &tokens;
+        else if (strcmp(json_string_value(name), "beta") == 0)
+            arguments[i] = &beta;
+        else
+            pointers[i] = make_tensor(json_string_value(name), short_tensor);
+    }
+    CUresult result = device_try(
+        module, string_of(k, "entry"),
+        tiles(grid, "rows", "tile_m", TOKENS) * tiles(grid, "columns", "tile_n", 0),
+        number_of(k->entry, "threads"), number_of(k->entry, "dynamic_shared_bytes"), arguments);
     device_close();
     return result;
 }
 
-Test(broken_kernels, the_kernel_itself_runs_without_a_report)
+static void check_mistakes(const mistake *mistakes, size_t count)
 {
-    launch_shape shape;
-    char *source = read_kernel(&shape);
-    cr_assert_eq(run(source, &shape, 0), CUDA_SUCCESS, "%s", cuEmulatorLastReport());
+    for (size_t i = 0; i < count; i++) {
+        const mistake *m = &mistakes[i];
+        kernel k = read_kernel(m->kernel);
+        if (m->from)
+            replace(&k, m->from, m->to);
+        CUresult result = run(&k, m->short_tensor);
+        const char *report = cuEmulatorLastReport(), *entry = string_of(&k, "entry");
+        cr_expect_eq(result, m->result, "%s, '%s': %d, expected %d\n%s", entry,
+                     m->from ? m->to : "", (int)result, (int)m->result, report);
+        cr_expect(result == CUDA_SUCCESS || strstr(report, entry), "no %s in\n%s", entry, report);
+        for (size_t s = 0; s < sizeof m->said / sizeof *m->said && m->said[s]; s++)
+            cr_expect(strstr(report, m->said[s]), "%s, '%s': '%s' is not in\n%s", entry,
+                      m->from ? m->to : "", m->said[s], report);
+        free_kernel(&k);
+    }
 }
+#define CHECK_MISTAKES(table) check_mistakes(table, sizeof(table) / sizeof(table)[0])
+
+/* ---- the mistakes ---------------------------------------------------------------------------- */
+
+Test(broken_kernels, the_kernels_themselves_run_without_a_report)
+{
+    static const mistake none[] = {
+        {FC1_FORWARD, NULL, NULL, NULL, CUDA_SUCCESS, {NULL}},
+        {FC2_DGRAD, NULL, NULL, NULL, CUDA_SUCCESS, {NULL}},
+        {FC1_WGRAD, NULL, NULL, NULL, CUDA_SUCCESS, {NULL}},
+    };
+    CHECK_MISTAKES(none);
+}
+
+#define NEVER_WRITTEN                                                                              \
+    NULL, CUDA_ERROR_LAUNCH_FAILED,                                                                \
+    {                                                                                              \
+        "never written", "at a shared address", "ldmatrix"                                         \
+    }
 
 Test(broken_kernels, a_removed_syncthreads_reads_what_other_warps_have_not_copied)
 {
-    launch_shape shape;
-    char *source = replace(read_kernel(&shape), "__syncthreads();", "", 0);
-    cr_assert_eq(run(source, &shape, 0), CUDA_ERROR_LAUNCH_FAILED);
-    const char *report = cuEmulatorLastReport();
-    cr_expect_not_null(strstr(report, "never written"), "%s", report);
-    cr_expect_not_null(strstr(report, "shared"), "%s", report);
-    cr_expect_not_null(strstr(report, "ldmatrix"), "%s", report);
-    cr_expect_not_null(strstr(report, shape.entry), "%s", report);
+    static const char first[] = "cp_async_wait<stages - 2>();\n    __syncthreads();",
+                      in_loop[] = "cp_async_wait<stages - 2>();\n                __syncthreads();",
+                      without[] = "cp_async_wait<stages - 2>();";
+    static const mistake mistakes[] = {
+        {FC1_FORWARD, first, without, NEVER_WRITTEN}, {FC2_DGRAD, first, without, NEVER_WRITTEN},
+        {FC2_DGRAD, in_loop, without, NEVER_WRITTEN}, {FC1_WGRAD, first, without, NEVER_WRITTEN},
+        {FC1_WGRAD, in_loop, without, NEVER_WRITTEN},
+    };
+    CHECK_MISTAKES(mistakes);
 }
 
-Test(broken_kernels, an_unwritten_shared_tile_is_an_uninitialised_read)
+Test(broken_kernels, an_unwritten_stage_is_an_uninitialised_read)
 {
-    /* The copies of B are never started. */
-    launch_shape shape;
-    char *source = replace(read_kernel(&shape), "cp_async_16(to + stage_a_bytes",
-                           "if (k < 0) cp_async_16(to + stage_a_bytes", 0);
-    cr_assert_eq(run(source, &shape, 0), CUDA_ERROR_LAUNCH_FAILED);
-    const char *report = cuEmulatorLastReport();
-    cr_expect_not_null(strstr(report, "never written"), "%s", report);
-    cr_expect_not_null(strstr(report, "ldmatrix"), "%s", report);
+    static const mistake mistakes[] = {
+        /* The first copies of B are never started. */
+        {FC1_FORWARD, "b.load(stage, stage);", "", NEVER_WRITTEN},
+        {FC2_DGRAD, "b.load(stage, stage);", "", NEVER_WRITTEN},
+        /* The last stage is filled in the loop alone. */
+        {FC1_WGRAD, "a.load(free_stage, k_tile + stages - 1);", "", NEVER_WRITTEN},
+        /* One group too many may be unfinished. */
+        {FC1_WGRAD, "cp_async_wait<stages - 2>();\n    __syncthreads();",
+         "cp_async_wait<stages - 1>();\n    __syncthreads();", NEVER_WRITTEN},
+    };
+    CHECK_MISTAKES(mistakes);
+}
+
+#define PAST_THE_END                                                                               \
+    CUDA_ERROR_ILLEGAL_ADDRESS,                                                                    \
+    {                                                                                              \
+        "out of bounds: 16 bytes at a global", "cp.async"                                          \
+    }
+
+Test(broken_kernels, a_k_row_past_the_end_is_out_of_bounds)
+{
+    static const mistake mistakes[] = {
+        {FC1_FORWARD, "const int k = k_tile * tile_k;", "const int k = k_tile * tile_k + 8;", NULL,
+         PAST_THE_END},
+        {FC2_DGRAD, "const long long k = (long long)k_tile * tile_k;",
+         "const long long k = (long long)k_tile * tile_k + 1;", NULL, PAST_THE_END},
+        {FC1_WGRAD, "k + pass * rows_per_pass < left", "k + pass * rows_per_pass <= left", NULL,
+         PAST_THE_END},
+    };
+    CHECK_MISTAKES(mistakes);
 }
 
 Test(broken_kernels, a_buffer_one_row_short_is_out_of_bounds)
 {
-    launch_shape shape;
-    char *source = read_kernel(&shape);
-    cr_assert_eq(run(source, &shape, 1), CUDA_ERROR_ILLEGAL_ADDRESS);
-    const char *report = cuEmulatorLastReport();
-    cr_expect_not_null(strstr(report, "cp.async"), "%s", report);
-    cr_expect_not_null(strstr(report, shape.entry), "%s", report);
+    static const mistake mistakes[] = {
+        {FC1_FORWARD, NULL, NULL, "linear_fc1.weight", PAST_THE_END},
+        {FC2_DGRAD, NULL, NULL, "linear_fc2.weight", PAST_THE_END},
+        {FC1_WGRAD, NULL, NULL, "hidden_states", PAST_THE_END},
+    };
+    CHECK_MISTAKES(mistakes);
 }
 
-Test(broken_kernels, a_misaligned_store_is_caught)
+Test(broken_kernels, a_store_is_checked)
 {
-    launch_shape shape;
-    char *source = replace(read_kernel(&shape), "activation_output + token * columns + column",
-                           "activation_output + token * columns + column + 1", 0);
-    cr_assert_eq(run(source, &shape, 0), CUDA_ERROR_MISALIGNED_ADDRESS);
+    static const mistake mistakes[] = {
+        {FC2_DGRAD,
+         "if (output_row < rows)",
+         "if (output_row <= rows)",
+         NULL,
+         CUDA_ERROR_ILLEGAL_ADDRESS,
+         {"out of bounds", "global"}},
+        {FC1_FORWARD,
+         "+ column, activation_out",
+         "+ column + 1, activation_out",
+         NULL,
+         CUDA_ERROR_MISALIGNED_ADDRESS,
+         {"misaligned", "st.global"}},
+        {FC1_WGRAD,
+         "+ column, gradient_out",
+         "+ column + 1, gradient_out",
+         NULL,
+         CUDA_ERROR_MISALIGNED_ADDRESS,
+         {"misaligned", "st.global"}},
+    };
+    CHECK_MISTAKES(mistakes);
+}
+
+Test(broken_kernels, a_destination_that_is_read_with_beta_0_was_never_written)
+{
+    static const mistake mistakes[] = {
+        {FC1_WGRAD,
+         "if (beta != 0)",
+         "",
+         NULL,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {"never written", "at a global address", "ld.global"}},
+    };
+    CHECK_MISTAKES(mistakes);
 }

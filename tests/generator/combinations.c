@@ -101,32 +101,96 @@ static double reference(const combination *c, double gate, double up, double gat
     return c->scale ? value * scale : value;
 }
 
+enum { GATE, UP, GATE_BIAS, UP_BIAS, SCALE, D_ACTIVATION, INPUTS };
+static const char *const names[INPUTS] = {"gate",    "up",    "gate_bias",
+                                          "up_bias", "scale", "d_activation"};
+
+/* Evaluates the graph's nodes for inputs in the order of `names`. */
+static void evaluate(double *nodes, const program *graph, const double values[INPUTS])
+{
+    double inputs[INPUTS] = {0};
+    for (int i = 0; i < graph->input_count; i++)
+        for (int n = 0; n < INPUTS; n++)
+            if (strcmp(graph->inputs[i], names[n]) == 0)
+                inputs[i] = values[n];
+    cr_assert_lt(graph->count, 128);
+    program_evaluate(graph, inputs, nodes);
+}
+
+static double reference_of(const combination *c, const double v[INPUTS])
+{
+    return reference(c, v[GATE], v[UP], v[GATE_BIAS], v[UP_BIAS], v[SCALE]);
+}
+
+/* The slope along one input, with an error of the order of h^4; NAN where a kink lies between the
+ * points, which shows in slopes of both sides that differ. */
+static double slope_of(const combination *c, const double values[INPUTS], int input)
+{
+    const double h = 1e-3;
+    double at[5], v[INPUTS];
+    for (int i = 0; i < 5; i++) {
+        memcpy(v, values, sizeof v);
+        v[input] += h * (i - 2);
+        at[i] = reference_of(c, v);
+    }
+    double left = (at[2] - at[0]) / (2 * h), right = (at[4] - at[2]) / (2 * h);
+    if (fabs(left - right) > 0.05)
+        return NAN;
+    return (8 * (at[3] - at[1]) - (at[4] - at[0])) / (12 * h);
+}
+
+/* Every result of `backward` against slopes of the formula. Returns how many were compared. */
+static int compare_gradients(const combination *c, const plan *p, const double values[INPUTS])
+{
+    const plan_epilogue *e = &p->reference_backward;
+    const bool there[] = {true, c->gated, c->bias, c->bias && c->gated, c->scale};
+    double nodes[128];
+    int result = 1, compared = 0;
+    evaluate(nodes, &e->graph, values);
+    cr_assert_float_eq(nodes[e->results[0]], reference_of(c, values), 1e-12);
+    for (int input = GATE; input <= SCALE; input++) {
+        if (!there[input])
+            continue;
+        double slope = slope_of(c, values, input) * values[D_ACTIVATION];
+        double computed = nodes[e->results[result++]];
+        if (isnan(slope))
+            continue;
+        compared++;
+        cr_assert(fabs(computed - slope) <= 1e-8 * (1 + fabs(slope)),
+                  "d %s of %s gated %d fused %d bias %d scale %d clamp %d offset %d te %d: %.12g, "
+                  "wanted %.12g",
+                  names[input], act_names[c->act], c->gated, c->fused, c->bias, c->scale, c->clamp,
+                  c->offset, c->te, computed, slope);
+    }
+    cr_assert_eq(result, e->output_count);
+    return compared;
+}
+
 static void compare(const combination *c, const module_spec *spec)
 {
     plan p;
     cr_assert_eq(plan_build(&p, spec, NULL), MMLP_OK, "%s", mmlp_last_error());
     const program *graph = &p.reference_activation.graph;
-    static const char *const names[] = {"gate", "up", "gate_bias", "up_bias", "scale"};
     unsigned seed = 1;
+    int compared = 0;
     for (int sample = 0; sample < 50; sample++) {
-        double values[5], inputs[5] = {0}, nodes[64];
-        for (int i = 0; i < 5; i++) {
+        double values[INPUTS], nodes[128];
+        for (int i = 0; i < INPUTS; i++) {
             seed = seed * 1664525u + 1013904223u;
             values[i] = (double)(int)(seed >> 8) / (1 << 22) - 2; /* [-2, 2) */
         }
-        for (int i = 0; i < graph->input_count; i++)
-            for (int n = 0; n < 5; n++)
-                if (strcmp(graph->inputs[i], names[n]) == 0)
-                    inputs[i] = values[n];
-        program_evaluate(graph, inputs, nodes);
-        double wanted = reference(c, values[0], values[1], values[2], values[3], values[4]);
-        double computed = nodes[p.reference_activation.result];
+        evaluate(nodes, graph, values);
+        double wanted = reference_of(c, values);
+        double computed =
+            nodes[p.reference_activation.results[p.reference_activation.output_count - 1]];
         cr_assert(
             fabs(computed - wanted) <= 1e-12 * (1 + fabs(wanted)),
             "%s gated %d fused %d bias %d scale %d clamp %d offset %d te %d: %.17g, wanted %.17g",
             act_names[c->act], c->gated, c->fused, c->bias, c->scale, c->clamp, c->offset, c->te,
             computed, wanted);
+        compared += compare_gradients(c, &p, values);
     }
+    cr_assert_gt(compared, 45); /* few lie at a kink */
     plan_free(&p);
 }
 
@@ -171,6 +235,61 @@ Test(combinations, every_one_is_refused_or_computes_megatrons_formula)
     cr_assert_gt(refused, 500);
 }
 
+/* ---- gradients at kinks ---------------------------------------------------------------------- */
+
+/* Gradients of gate and of the next input that there is, for d_activation 1. */
+static void gradients_are(combination c, double gate, double up, double d_gate, double d_next)
+{
+    module_spec spec;
+    plan p;
+    double values[INPUTS] = {gate, up, 0, 0, 1, 1}, nodes[128];
+    cr_assert_eq(load(&spec, &c), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    evaluate(nodes, &p.reference_backward.graph, values);
+    cr_expect_float_eq(nodes[p.reference_backward.results[1]], d_gate, 1e-12, "%s at (%g, %g)",
+                       act_names[c.act], gate, up);
+    if (!isnan(d_next))
+        cr_expect_float_eq(nodes[p.reference_backward.results[2]], d_next, 1e-12, "%s at (%g, %g)",
+                           act_names[c.act], gate, up);
+    plan_free(&p);
+    spec_free(&spec);
+}
+
+Test(combinations, clamps_pass_gradients_at_their_limits_and_relu_does_not_at_zero)
+{
+    double s = logistic(LIMIT), slope = s * (1 + LIMIT * (1 - s));
+    combination clamped = {SILU, .gated = true, .clamp = true};
+    gradients_are(clamped, LIMIT, LIMIT, slope * LIMIT, LIMIT * s);
+    gradients_are(clamped, LIMIT, -LIMIT, -slope * LIMIT, LIMIT * s);
+    gradients_are(clamped, LIMIT + 1, LIMIT, 0, LIMIT * s);
+    gradients_are(clamped, LIMIT, LIMIT + 1, slope * LIMIT, 0);
+    gradients_are(clamped, LIMIT, -LIMIT - 1, -slope * LIMIT, 0);
+    gradients_are((combination){.act = RELU}, 0, 0, 0, NAN);
+    gradients_are((combination){.act = RELU}, 0x1p-1074, 0, 1, NAN);
+    gradients_are((combination){RELU, .gated = true}, 0, 3, 0, 0);
+    gradients_are((combination){.act = SQUARED_RELU}, 0, 0, 0, NAN);
+}
+
+Test(combinations, fused_quick_geglu_does_not_mask_the_gradient_of_its_bias)
+{
+    combination c = {QUICK_GELU,   .gated = true, .fused = true,
+                     .bias = true, .scale = true, .clamp = true};
+    module_spec spec;
+    plan p;
+    double values[INPUTS] = {LIMIT + 1, LIMIT + 1, 0.25, 0.5, 1, 1}, nodes[128];
+    cr_assert_eq(load(&spec, &c), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    evaluate(nodes, &p.reference_backward.graph, values);
+    const int *results = p.reference_backward.results;
+    double gate = LIMIT + 0.25, up = LIMIT + 0.5, s = logistic(1.702 * gate);
+    cr_expect_eq(nodes[results[1]], 0);
+    cr_expect_eq(nodes[results[2]], 0);
+    cr_expect_float_eq(nodes[results[3]], s * (1 + 1.702 * gate * (1 - s)) * up, 1e-12);
+    cr_expect_float_eq(nodes[results[4]], gate * s, 1e-12);
+    plan_free(&p);
+    spec_free(&spec);
+}
+
 /* ---- the bias of fc2 ------------------------------------------------------------------------- */
 
 static void fc2_bias_is(bool bias, bool scale, bool skip, plan_fc2_bias wanted, double output)
@@ -196,7 +315,7 @@ static void fc2_bias_is(bool bias, bool scale, bool skip, plan_fc2_bias wanted, 
                     : strcmp(graph->inputs[i], "scale") == 0 ? 3
                                                              : 1;
     program_evaluate(graph, inputs, nodes);
-    cr_assert_eq(nodes[p.reference_output.result], output);
+    cr_assert_eq(nodes[p.reference_output.results[0]], output);
     plan_free(&p);
     spec_free(&spec);
     free(content);

@@ -76,6 +76,15 @@ Test(simplify, one_plus_erf_becomes_erfc)
     prints("return x * (erf(2 * x) + 1) / 2", "0.5f * (x * mlp_erfc(-2.0f * x))");
 }
 
+Test(simplify, what_overflows_is_rewritten)
+{
+    prints("return 1 / (1 + exp(-x))", "mlp_sigmoid(x)");
+    prints("return x / (1 + exp(-1.5 * x))", "x * mlp_sigmoid(1.5f * x)");
+    prints("return log(1 + exp(x))", "mlp_softplus(x)");
+    prints("return log(exp(2 * x) + 1)", "mlp_softplus(2.0f * x)");
+    prints("return log(2 + exp(x))", "mlp_log(mlp_exp(x) + 2.0f)");
+}
+
 Test(simplify, other_sums_of_tanh_stay)
 {
     prints("return 2 + tanh(x)", "mlp_tanh(x) + 2.0f");
@@ -93,7 +102,7 @@ Test(print, operators_bind_as_in_c)
 
 Test(print, what_is_read_twice_gets_a_name)
 {
-    prints("local e = exp(x) return e / (1 + e)", "const float t0 = mlp_exp(x);\nt0 / (t0 + 1.0f)");
+    prints("local e = exp(x) return e / (2 + e)", "const float t0 = mlp_exp(x);\nt0 / (t0 + 2.0f)");
     prints("return exp(x) * exp(x)", "const float t0 = mlp_exp(x);\nt0 * t0");
 }
 

@@ -3,6 +3,7 @@
  * wanted change: cmake --build BUILD --target update-plans
  */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -82,15 +83,16 @@ static void build(plan *p, module_spec *spec, const char *fields, const char *pa
     free(content);
 }
 
-/* The names of the steps, with commas. */
-static void steps_are(const char *fields, const char *params, const char *wanted)
+/* The names of a pass's steps. */
+static void steps_are(const char *fields, const char *params, plan_pass pass, const char *wanted)
 {
     module_spec spec;
     plan p;
     text steps = TEXT_INIT;
     build(&p, &spec, fields, params);
     for (int i = 0; i < p.step_count; i++)
-        text_printf(&steps, "%s%s", i ? " " : "", p.steps[i].name);
+        if (p.steps[i].pass == pass)
+            text_printf(&steps, "%s%s", steps.length ? " " : "", p.steps[i].name);
     cr_assert_str_eq(text_string(&steps), wanted);
     text_free(&steps);
     plan_free(&p);
@@ -99,23 +101,41 @@ static void steps_are(const char *fields, const char *params, const char *wanted
 
 Test(plan, collectives_stand_where_megatron_has_them)
 {
-    steps_are("hidden_size = 64", "", "linear_fc1 linear_fc2");
-    steps_are("hidden_size = 64, tensor_model_parallel_size = 2", "",
-              "linear_fc1 linear_fc2 all_reduce");
-    steps_are("hidden_size = 64, tensor_model_parallel_size = 2, sequence_parallel = true", "",
+#define TP2 "hidden_size = 64, tensor_model_parallel_size = 2"
+    steps_are("hidden_size = 64", "", PLAN_FORWARD, "linear_fc1 linear_fc2");
+    steps_are(TP2, "", PLAN_FORWARD, "linear_fc1 linear_fc2 all_reduce");
+    steps_are(TP2 ", sequence_parallel = true", "", PLAN_FORWARD,
               "all_gather linear_fc1 linear_fc2 reduce_scatter");
-    steps_are("hidden_size = 64, tensor_model_parallel_size = 2", "per_token_scale = true",
+    steps_are(TP2, "per_token_scale = true", PLAN_FORWARD,
               "linear_fc1 linear_fc2 all_reduce linear_fc2_bias");
+    steps_are(TP2 ", add_bias_linear = false", "", PLAN_DGRAD, "linear_fc2 linear_fc1 all_reduce");
+    steps_are(TP2 ", add_bias_linear = false, sequence_parallel = true", "", PLAN_DGRAD,
+              "all_gather linear_fc2 linear_fc1 reduce_scatter");
+    steps_are(TP2 ", sequence_parallel = true", "", PLAN_BACKWARD_DW,
+              "linear_fc2 all_gather linear_fc1");
 }
 
 Test(plan, an_expert_leaves_communication_to_its_dispatcher)
 {
-    steps_are("hidden_size = 64, tensor_model_parallel_size = 2, num_moe_experts = 4, "
-              "add_bias_linear = false",
-              "is_expert = true", "linear_fc1 linear_fc2");
-    steps_are("hidden_size = 64, tensor_model_parallel_size = 2, num_moe_experts = 4, "
-              "expert_tensor_parallel_size = 1",
-              "is_expert = true", "linear_fc1 linear_fc2");
+    steps_are(TP2 ", num_moe_experts = 4, add_bias_linear = false", "is_expert = true",
+              PLAN_FORWARD, "linear_fc1 linear_fc2");
+    steps_are(TP2 ", num_moe_experts = 4, add_bias_linear = false", "is_expert = true", PLAN_DGRAD,
+              "linear_fc2 linear_fc1");
+    steps_are(TP2 ", num_moe_experts = 4, expert_tensor_parallel_size = 1", "is_expert = true",
+              PLAN_FORWARD, "linear_fc1 linear_fc2");
+}
+
+Test(plan, sums_stand_where_a_bias_or_a_scale_needs_them)
+{
+    steps_are("hidden_size = 64, add_bias_linear = false", "", PLAN_DGRAD, "linear_fc2 linear_fc1");
+    steps_are("hidden_size = 64", "", PLAN_DGRAD,
+              "grad_output_sums linear_fc2 linear_fc1 linear_fc1_bias linear_fc2_bias");
+    steps_are("hidden_size = 64, add_bias_linear = false", "per_token_scale = true", PLAN_DGRAD,
+              "linear_fc2 linear_fc1 per_token_scale");
+    steps_are("hidden_size = 64", "per_token_scale = true", PLAN_DGRAD,
+              "grad_output_sums linear_fc2 linear_fc1 linear_fc1_bias linear_fc2_bias "
+              "per_token_scale");
+    steps_are("hidden_size = 64", "", PLAN_BACKWARD_DW, "linear_fc2 linear_fc1");
 }
 
 Test(plan, sizes_are_those_of_a_rank)
@@ -135,12 +155,120 @@ Test(plan, sizes_are_those_of_a_rank)
     spec_free(&spec);
 }
 
-Test(plan, save_activation_moves_its_buffer)
+static const plan_buffer *find_buffer(const plan *p, const char *name)
+{
+    for (int i = 0; i < p->buffer_count; i++)
+        if (strcmp(p->buffers[i].name, name) == 0)
+            return &p->buffers[i];
+    return NULL;
+}
+
+/* Bytes of a token between the passes: of the buffers with these two lifetimes. */
+static int64_t kept(const plan *p)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < p->buffer_count; i++)
+        if (p->buffers[i].lifetime != PLAN_SCRATCH)
+            bytes += p->buffers[i].columns * spec_dtype_bytes(p->buffers[i].dtype);
+    return bytes;
+}
+
+Test(plan, lifetimes_follow_save_activation_and_delay_wgrad_compute)
+{
+    for (int bits = 0; bits < 4; bits++) {
+        module_spec spec;
+        plan p;
+        char fields[256];
+        bool saves = bits & 1, delays = bits & 2;
+        snprintf(fields, sizeof fields,
+                 "hidden_size = 64, gated_linear_unit = true, params_dtype = \"bf16\", "
+                 "save_activation = %s, delay_wgrad_compute = %s",
+                 saves ? "true" : "false", delays ? "true" : "false");
+        build(&p, &spec, fields, "");
+        cr_expect_eq(find_buffer(&p, "fc1_output")->lifetime, PLAN_SAVED);
+        cr_expect_eq(find_buffer(&p, "activation_output")->lifetime,
+                     saves ? PLAN_SAVED : PLAN_SCRATCH);
+        cr_expect_eq(find_buffer(&p, "grad_fc1_output")->lifetime,
+                     delays ? PLAN_PENDING : PLAN_SCRATCH);
+        cr_expect_eq(find_buffer(&p, "recomputed_activation") == NULL, saves);
+        /* Megatron's fused path: fc1_output and the activation, and its gradient until wgrad. */
+        int64_t output = p.fc1_output_size * 2, activation = p.ffn_hidden_size * 2;
+        cr_expect_leq(kept(&p), output + activation + (delays ? output : 0));
+        plan_free(&p);
+        spec_free(&spec);
+    }
+}
+
+/* A tensor or buffer of the plan, [rows, columns]; rows 0: the tokens. */
+static double bytes_of(const plan *p, const char *name, double tokens)
+{
+    double h = (double)p->hidden_size, f = (double)p->ffn_hidden_size,
+           c = (double)p->fc1_output_size;
+    double element = (double)spec_dtype_bytes(p->spec->config.params_dtype);
+    double wgrad = (double)spec_dtype_bytes(plan_wgrad_dtype(p));
+    const struct {
+        const char *name;
+        double bytes;
+    } rows[] = {
+        {"hidden_states", tokens * h * element},   {"linear_fc1.weight", c * h * element},
+        {"linear_fc2.weight", h * f * element},    {"output", tokens * h * element},
+        {"grad_output", tokens * h * element},     {"grad.hidden_states", tokens * h * element},
+        {"grad.linear_fc1.weight", c * h * wgrad}, {"grad.linear_fc2.weight", h * f * wgrad},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return rows[i].bytes;
+    const plan_buffer *buffer = find_buffer(p, name);
+    cr_assert(buffer, "%s", name);
+    return tokens / (double)buffer->tokens_per_row * (double)buffer->columns *
+           (double)spec_dtype_bytes(buffer->dtype);
+}
+
+Test(plan, a_kernel_touches_what_its_arguments_hold)
 {
     module_spec spec;
     plan p;
-    build(&p, &spec, "hidden_size = 64, save_activation = true", "");
-    cr_assert_eq(p.buffers[1].lifetime, PLAN_SAVED);
+    char path[512];
+    double sums = 0, dgrad = 0;
+    snprintf(path, sizeof path, "%s/specs/llama3_8b.lua", MMLP_SOURCE_DIR);
+    cr_assert_eq(spec_load(&spec, path, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    for (int i = 0; i < p.step_count; i++) {
+        const plan_step *step = &p.steps[i];
+        const char *seen[PLAN_OUTPUTS_MAX + PLAN_INPUTS_MAX + 2] = {step->a.tensor, step->b.tensor};
+        int count = 2;
+        for (int k = 0; k < step->epilogue.input_count; k++)
+            if (step->epilogue.inputs[k].tensor)
+                seen[count++] = step->epilogue.inputs[k].tensor;
+        for (int k = 0; k < step->epilogue.output_count; k++)
+            seen[count++] = step->epilogue.outputs[k].tensor;
+        double wanted = 0, planned = step->bytes + step->bytes_per_token * PLAN_NOMINAL_TOKENS;
+        for (int k = 0; k < count; k++) {
+            bool first = true;
+            for (int before = 0; before < k; before++)
+                first = first && strcmp(seen[before], seen[k]) != 0;
+            if (first)
+                wanted += bytes_of(&p, seen[k], PLAN_NOMINAL_TOKENS);
+        }
+        cr_expect(fabs(planned - wanted) <= 0.02 * wanted, "%s of %s: %g, wanted %g", step->name,
+                  plan_pass_name(step->pass), planned, wanted);
+    }
+    plan_free(&p);
+    spec_free(&spec);
+
+    /* Second stages, where there are most: bias and scale. */
+    build(&p, &spec,
+          "hidden_size = 4096, ffn_hidden_size = 14336, gated_linear_unit = true, "
+          "params_dtype = \"bf16\", num_moe_experts = 2",
+          "per_token_scale = true, is_expert = true");
+    for (int i = 0; i < p.step_count; i++) {
+        double bytes = p.steps[i].bytes + p.steps[i].bytes_per_token * PLAN_NOMINAL_TOKENS;
+        dgrad += p.steps[i].pass == PLAN_DGRAD ? bytes : 0;
+        sums += p.steps[i].kind == PLAN_FINISH_COLUMNS || p.steps[i].kind == PLAN_FINISH_ROWS
+                    ? bytes
+                    : 0;
+    }
+    cr_expect_leq(sums, 0.04 * dgrad, "%g of %g", sums, dgrad);
     plan_free(&p);
     spec_free(&spec);
 }

@@ -1,6 +1,7 @@
 /*
- * print_activations.c: prints, while the build runs, every shipped activation as a C function, with
- * its program as JSON: what sweep.c compiles and compares. Each is traced as a spec would.
+ * print_activations.c: prints, while the build runs, every shipped activation and its slope as C
+ * functions, with their programs as JSON: what sweep.c compiles and compares. Each is traced as a
+ * spec would.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,15 +30,65 @@ static const struct {
     {"own_softplus", "activation('a', function(x) return max(x, 0) + log(1 + exp(-abs(x))) end)",
      ""},
     {"own_clamped", "activation('a', function(x) return clamp(x, -3, 3) * min(x, 1) end)", ""},
+    {"own_naive_softplus", "activation('a', function(x) return log(1 + exp(x)) end)", ""},
+    {"own_swish", "activation('a', function(x) return x / (1 + exp(-1.5 * x)) end)", ""},
+    {"own_mish", "activation('a', function(x) return x * tanh(softplus(x)) end)", ""},
+    {"own_tanh", "activation('a', function(x) return tanh(x) end)", ""},
+    {"own_sigmoid", "activation('a', function(x) return sigmoid(x) end)", ""},
+    {"own_erf", "activation('a', function(x) return erf(x) end)", ""},
+    {"own_situ", "activation('a', function(x) return 4 * tanh(x / 4) * sigmoid(x) end)", ""},
+    {"own_bounded",
+     "activation('a', function(x) local t = 6 * tanh(max(x, 0) / 6) return t * t end)", ""},
     {"own_rational", "activation('a', function(x) return x / (1 + abs(x)) * rsqrt(1 + x * x) end)",
      ""},
 };
+
+/* A function, its program, and where in it the result is. */
+static mmlp_status print_function(text *out, const char *kind, const char *name, const program *p,
+                                  int result)
+{
+    text statements = TEXT_INIT, value = TEXT_INIT;
+    mmlp_status status = expr_print(&statements, &value, p, &result, 1, NULL, 0);
+    json_t *object = program_to_json(p);
+    char *json = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    text_printf(out, "static float %s_%s(float x)\n{\n(void)x;\n%s\nreturn %s;\n}\n", kind, name,
+                text_string(&statements), text_string(&value));
+    text_printf(out, "static const char %s_program_%s[] = \"", kind, name);
+    for (const char *at = json; *at; at++)
+        text_printf(out, "%s%c", *at == '"' ? "\\" : "", *at);
+    text_puts(out, "\";\n");
+    text_printf(out, "enum { %s_result_%s = %d };\n", kind, name, result);
+    free(json);
+    text_free(&statements);
+    text_free(&value);
+    return status;
+}
+
+/* The simplified program of the formula's slope. */
+static mmlp_status make_slope(program *out, int *result, const module_spec *spec)
+{
+    program whole = {0};
+    mmlp_status status = MMLP_OK;
+    int x, value, one, adjoints[256];
+    MMLP_TRY_CLEANUP(program_input(&x, &whole, "x"));
+    MMLP_TRY_CLEANUP(program_constant(&one, &whole, 1));
+    MMLP_TRY_CLEANUP(expr_inline(&value, &whole, &spec->formula, spec->formula_result, &x));
+    MMLP_TRY_CLEANUP(expr_differentiate(adjoints, &whole, value, one, &x, 1));
+    *result = adjoints[x];
+    MMLP_TRY_CLEANUP(expr_simplify(out, &whole, result, 1, NULL));
+
+cleanup:
+    program_free(&whole);
+    return status;
+}
 
 static mmlp_status print_row(text *out, size_t i)
 {
     char *content = NULL;
     module_spec spec = {0};
-    text statements = TEXT_INIT, value = TEXT_INIT;
+    program slope = {0};
+    int slope_result;
     mmlp_status status = MMLP_OK;
     if (asprintf(&content,
                  "return ModuleSpec { module = MLP, params = { config = TransformerConfig { "
@@ -48,24 +99,13 @@ static mmlp_status print_row(text *out, size_t i)
     MMLP_TRY_CLEANUP(file_write_atomic("activation_row.lua", content, strlen(content)));
     MMLP_TRY_CLEANUP(spec_load(&spec, "activation_row.lua", NULL));
     MMLP_TRY_CLEANUP(
-        expr_print(&statements, &value, &spec.formula, &spec.formula_result, 1, NULL, 0));
-    char *json = NULL;
-    json_t *object = program_to_json(&spec.formula);
-    json = json_dumps(object, JSON_COMPACT);
-    json_decref(object);
-    text_printf(out, "static float activation_%s(float x)\n{\n%s\nreturn %s;\n}\n", rows[i].name,
-                text_string(&statements), text_string(&value));
-    text_printf(out, "static const char program_%s[] = \"", rows[i].name);
-    for (const char *at = json; *at; at++)
-        text_printf(out, "%s%c", *at == '"' ? "\\" : "", *at);
-    text_puts(out, "\";\n");
-    text_printf(out, "enum { result_%s = %d };\n", rows[i].name, spec.formula_result);
-    free(json);
+        print_function(out, "activation", rows[i].name, &spec.formula, spec.formula_result));
+    MMLP_TRY_CLEANUP(make_slope(&slope, &slope_result, &spec));
+    MMLP_TRY_CLEANUP(print_function(out, "slope", rows[i].name, &slope, slope_result));
 
 cleanup:
     free(content);
-    text_free(&statements);
-    text_free(&value);
+    program_free(&slope);
     spec_free(&spec);
     return status;
 }

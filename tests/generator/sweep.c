@@ -57,9 +57,69 @@ static void sweep(const char *name, float (*printed)(float), const char *json, i
 
 Test(sweep, every_activation_is_sound_in_fp32)
 {
-#define SWEEP(name) sweep(#name, activation_##name, program_##name, result_##name);
+#define SWEEP(name)                                                                                \
+    sweep(#name, activation_##name, activation_program_##name, activation_result_##name);
     ACTIVATIONS(SWEEP)
 #undef SWEEP
+}
+
+Test(sweep, every_slope_is_sound_in_fp32)
+{
+#define SWEEP(name)                                                                                \
+    sweep("slope of " #name, slope_##name, slope_program_##name, slope_result_##name);
+    ACTIVATIONS(SWEEP)
+#undef SWEEP
+}
+
+/* Relative, also where the slope is tiny: of functions that saturate. */
+static void tails(const char *name, float (*slope)(float), double (*wanted)(double))
+{
+    for (float x = -80; x <= 80; x += 0.37f) {
+        double exact = wanted((double)x), computed = (double)slope(x);
+        if (fabs(exact) > 1e-36)
+            cr_assert(fabs(computed - exact) <= 2e-5 * fabs(exact),
+                      "slope of %s at %g: %g, wanted %g", name, (double)x, computed, exact);
+    }
+}
+
+static double sigmoid_slope(double x)
+{
+    double e = exp(-fabs(x));
+    return e / ((1 + e) * (1 + e));
+}
+
+static double tanh_slope(double x)
+{
+    return 4 * sigmoid_slope(2 * x);
+}
+
+static double softplus_slope(double x)
+{
+    return x > 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
+}
+
+Test(sweep, slopes_of_what_saturates_are_accurate_in_both_tails)
+{
+    tails("sigmoid", slope_own_sigmoid, sigmoid_slope);
+    tails("tanh", slope_own_tanh, tanh_slope);
+    tails("log(1 + exp(x))", slope_own_naive_softplus, softplus_slope);
+}
+
+Test(sweep, nan_goes_through_every_slope_that_depends_on_its_place)
+{
+#define NAN_THROUGH(name) cr_expect(isnan(slope_##name(NAN)), #name);
+    NAN_THROUGH(gelu)
+    NAN_THROUGH(fused_gelu)
+    NAN_THROUGH(silu)
+    NAN_THROUGH(relu)
+    NAN_THROUGH(quick_gelu)
+    NAN_THROUGH(squared_relu)
+    NAN_THROUGH(fast_gelu)
+    NAN_THROUGH(gelu_tanh)
+    NAN_THROUGH(own_mish)
+#undef NAN_THROUGH
+    cr_expect_eq(slope_relu(-INFINITY), 0.0f);
+    cr_expect_eq(slope_relu(INFINITY), 1.0f);
 }
 
 Test(sweep, nan_goes_through_every_activation)
@@ -100,6 +160,8 @@ static void functions_at(float x)
         {"erf", (double)mlp_erf(x), erf(d), 2e-6 * fabs(erf(d))},
         {"erfc", (double)mlp_erfc(x), erfc(d), 1e-5 * erfc(d)},
         {"sigmoid", (double)mlp_sigmoid(x), 1 / (1 + exp(-d)), 1e-5 / (1 + exp(-d))},
+        {"softplus", (double)mlp_softplus(x), d > 0 ? d + log1p(exp(-d)) : log1p(exp(d)),
+         1e-5 * (d > 0 ? d + log1p(exp(-d)) : log1p(exp(d)))},
         {"exp", (double)mlp_exp(x), exp(d), 1e-5 * exp(d)},
         {"log", (double)mlp_log(fabsf(x)), log(fabs(d)), 1e-6 + 1e-6 * fabs(log(fabs(d)))},
         {"sqrt", (double)mlp_sqrt(fabsf(x)), sqrt(fabs(d)), 1e-6 * sqrt(fabs(d)) + 1.1e-19},
@@ -128,6 +190,8 @@ Test(sweep, functions_at_infinity)
     cr_expect_eq(mlp_tanh(-INFINITY), -1.0f);
     cr_expect_eq(mlp_sigmoid(-INFINITY), 0.0f);
     cr_expect(fabsf(mlp_sigmoid(INFINITY) - 1.0f) < 1e-6f);
+    cr_expect_eq(mlp_softplus(INFINITY), INFINITY);
+    cr_expect_eq(mlp_softplus(-INFINITY), 0.0f);
     cr_expect_eq(mlp_erfc(-INFINITY), 2.0f);
     cr_expect_eq(mlp_erf(INFINITY), 1.0f);
     cr_expect_eq(mlp_exp(-INFINITY), 0.0f);

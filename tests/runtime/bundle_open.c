@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bundle.h"
 #include "made_bundle.h"
 
 static mmlp_status open_it(const made_bundle *made)
@@ -32,6 +33,45 @@ Test(bundle, a_whole_one_opens_and_tells_its_properties)
     cr_expect_eq(properties.fc1_output_size, 2 * MADE_FFN);
     cr_expect_eq(properties.gated_linear_unit, 1);
     cr_expect_eq(properties.fc2_bias, MMLP_FC2_BIAS_RETURNED);
+    cr_expect_eq(properties.gradient_accumulation_fusion, 1);
+    cr_expect_eq(properties.delay_wgrad_compute, 0);
+    cr_expect_eq(properties.save_activation, 0);
+    cr_expect_str_eq(properties.determinism, "runs repeat bit for bit");
+    cr_expect_str_eq(properties.rounding, "nowhere");
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+}
+
+/* Results that an MLP does not have are -1, and the others keep their order. */
+Test(bundle, the_results_of_the_backward_program_are_told_apart)
+{
+    made_bundle made = made_start();
+    made_write(&made);
+    mmlp_bundle *bundle = NULL;
+    cr_assert_eq(mmlp_bundle_open(&bundle, made.folder), MMLP_OK, "%s", mmlp_last_error());
+    const bundle_backward_results *r = &bundle->backward_results;
+    cr_expect(r->activation == 10 && r->gate == 20 && r->up == 13 && r->gate_bias == 20 &&
+              r->up_bias == 13 && r->scale == 21);
+    mmlp_bundle_close(bundle);
+
+    json_t *mlp = json_object_get(made.manifest, "mlp");
+    json_t *reference = json_object_get(made.manifest, "reference");
+    json_object_set_new(mlp, "gated_linear_unit", json_false());
+    json_object_set_new(mlp, "fc1_output_size", json_integer(MADE_FFN));
+    json_object_set_new(mlp, "add_bias_linear", json_false());
+    json_object_set_new(mlp, "fc2_bias", json_string("none"));
+    json_t *plain = json_pack("{s:{s:[s,s,s],s:[[s,i],[s,i],[s,i,i]]},s:[i,i,i]}", "program",
+                              "inputs", "gate", "scale", "d_activation", "nodes", "input", 0,
+                              "input", 1, "mul", 0, 1, "results", 2, 1, 0);
+    json_object_set_new(reference, "backward", plain);
+    json_object_set_new(reference, "activation",
+                        json_pack("{s:{s:[s],s:[[s,i]]},s:[i]}", "program", "inputs", "gate",
+                                  "nodes", "input", 0, "results", 0));
+    made_write(&made);
+    cr_assert_eq(mmlp_bundle_open(&bundle, made.folder), MMLP_OK, "%s", mmlp_last_error());
+    r = &bundle->backward_results;
+    cr_expect(r->activation == 2 && r->gate == 1 && r->up == -1 && r->gate_bias == -1 &&
+              r->up_bias == -1 && r->scale == 0);
     mmlp_bundle_close(bundle);
     made_free(&made);
 }
@@ -59,10 +99,10 @@ Test(bundle, a_missing_file_is_named)
 Test(bundle, another_format_says_to_generate_again)
 {
     made_bundle made = made_start();
-    json_object_set_new(made.manifest, "format", json_integer(2));
+    json_object_set_new(made.manifest, "format", json_integer(1));
     made_write(&made);
     cr_expect_eq(open_it(&made), MMLP_ERROR_FORMAT);
-    cr_expect(strstr(mmlp_last_error(), "format: found 2, this library reads format 1: generate "
+    cr_expect(strstr(mmlp_last_error(), "format: found 1, this library reads format 2: generate "
                                         "the bundle again"),
               "%s", mmlp_last_error());
     made_free(&made);
@@ -116,7 +156,27 @@ static const struct {
     {"mlp.gated_linear_unit", "1", "mlp.gated_linear_unit: found 1, wanted true or false"},
     {"mlp.params_dtype", "\"fp8\"",
      "mlp.params_dtype: found \"fp8\", wanted \"bf16\" or \"fp16\" or \"fp32\""},
-    {"mlp.fc2_bias", "\"none\"", "mlp.fc2_bias: found \"none\" where add_bias_linear is true"},
+    {"mlp.fc2_bias", "\"none\"",
+     "mlp.fc2_bias: found \"none\", wanted \"returned\", \"folded\" or \"added\" where "
+     "add_bias_linear is true"},
+    {"mlp.add_bias_linear", "false",
+     "mlp.fc2_bias: found \"returned\", wanted \"none\" where add_bias_linear is false"},
+    {"mlp.delay_wgrad_compute", "-", "mlp.delay_wgrad_compute: found nothing"},
+    {"mlp.gradient_accumulation_fusion", "0",
+     "mlp.gradient_accumulation_fusion: found 0, wanted true or false"},
+    {"initialisation", "-", "initialisation: found nothing, wanted an object"},
+    {"initialisation.linear_fc1", "7", "initialisation.linear_fc1: found 7, wanted an object"},
+    {"initialisation.linear_fc1.kind", "\"unknown\"",
+     "initialisation.linear_fc1.kind: found \"unknown\", wanted \"zeros\" or \"normal\" or "
+     "\"uniform\""},
+    {"initialisation.linear_fc1.a", "-0.5",
+     "initialisation.linear_fc1.a: found -0.5, wanted a standard deviation of at least 0"},
+    {"initialisation.linear_fc1.b", "\"x\"",
+     "initialisation.linear_fc1.b: found \"x\", wanted a finite number"},
+    {"initialisation.linear_fc2.b", "-4",
+     "initialisation.linear_fc2.b: found -4, wanted a number of at least a"},
+    {"guarantees.rounding", "\"\"",
+     "guarantees.rounding: found \"\", wanted a string that is not empty"},
     {"files", "{}", "kernels[0].file: found \"made_fc1.cu\", wanted a key of files"},
     {"files.made_fc1", "3", "files.made_fc1: found 3, wanted 32 hexadecimal digits"},
     {"files.made_fc1", "\"abc\"", "files.made_fc1: found \"abc\", wanted 32 hexadecimal digits"},
@@ -129,18 +189,32 @@ static const struct {
     {"buffers.0.name", "\"activation_output\"",
      "buffers[1].name: found \"activation_output\", wanted a name of its own"},
     {"buffers.0.lifetime", "\"ever\"", "buffers[0].lifetime: found \"ever\""},
+    {"buffers.0.lifetime", "\"pending\"",
+     "buffers[0].lifetime: found \"pending\", wanted \"saved\" or \"scratch\" in a forward pass"},
+    {"buffers.0.pass", "\"dgrad\"",
+     "buffers[0].lifetime: found \"saved\", wanted \"pending\" or \"scratch\" in dgrad"},
+    {"buffers.0.pass", "\"backward_dw\"",
+     "buffers[0].pass: found \"backward_dw\", wanted \"forward\" or \"dgrad\""},
+    {"buffers.0.tokens_per_row", "0",
+     "buffers[0].tokens_per_row: found 0, wanted an integer from 1 to 16777216"},
     {"buffers.0.columns", "16777217", "buffers[0].columns: found 16777217"},
     {"kernels", "[]", "kernels: found an array of 0, wanted an array of 1 to 256"},
     {"kernels.0", "null", "kernels[0].entry: found nothing"},
     {"kernels.0.threads", "2048",
      "kernels[0].threads: found 2048, wanted an integer from 1 to 1024"},
     {"kernels.0.pass", "\"sideways\"", "kernels[0].pass: found \"sideways\""},
+    {"kernels.0.when", "\"sometimes\"",
+     "kernels[0].when: found \"sometimes\", wanted \"always\" or \"hidden_states\" or "},
+    {"kernels.0.bytes_per_token", "-2", "kernels[0].bytes_per_token: found -2"},
     {"kernels.0.family", "\"ampere\"",
      "kernels[0].family: found \"ampere\", wanted an architecture such as \"sm_80\""},
     {"kernels.0.family", "\"sm_99999999999\"", "kernels[0].family: found \"sm_99999999999\""},
-    {"kernels.0.grid", "{}", "kernels[0].grid.tile_m: found nothing"},
+    {"kernels.0.grid", "{}", "kernels[0].grid.rows: found nothing"},
     {"kernels.0.grid.tile_m", "0", "kernels[0].grid.tile_m: found 0"},
     {"kernels.2.grid.elements_per_block", "0", "kernels[2].grid.elements_per_block: found 0"},
+    {"kernels.0.grid", "{\"elements_per_block\":128}", "kernels[0].grid.rows: found nothing"},
+    {"kernels.0.grid", "{\"rows\":16777216,\"columns\":128,\"tile_m\":1,\"tile_n\":1}",
+     "kernels[0].grid.rows: found 16777216, wanted a grid of at most 2147483647 blocks"},
     {"kernels.0.arguments", "[]", "kernels[0].arguments: found an array of 0"},
     {"kernels.0.arguments.0", "5", "kernels[0].arguments: found 5, wanted names of arguments"},
     {"kernels.0.flops_per_token", "-1", "kernels[0].flops_per_token: found -1"},
@@ -161,6 +235,16 @@ static const struct {
     {"reference.activation.program.nodes.2", "[\"evil\",0]", "unknown operation \"evil\""},
     {"reference.activation.program.inputs.0", "\"weather\"",
      "reference.activation: unknown input \"weather\""},
+    {"reference.activation.program.inputs.4", "\"d_activation\"",
+     "reference.activation: unknown input \"d_activation\""},
+    {"reference.output.program.inputs.0", "\"bias\"", "reference.output: unknown input \"bias\""},
+    {"reference.backward", "-", "reference.backward: found nothing, wanted an object"},
+    {"reference.backward.results", "[10,20,13,20,13]",
+     "reference.backward.results: found an array of 5, wanted an array of 6 to 6"},
+    {"reference.backward.results.5", "22",
+     "reference.backward.results: found 22, wanted the index of a node"},
+    {"reference.backward.program.inputs.5", "\"weather\"",
+     "reference.backward: unknown input \"weather\""},
 };
 
 static json_t *step_into(json_t *at, const char *key)
@@ -215,15 +299,15 @@ static const char *const texts[] = {
     "null",
     "7",
     "\"manifest\"",
-    "{\"format\": 1}",
-    "{\"format\": 1, \"hash\": \"",
-    "{\"format\": 1, \"hash\": \"00000000000000000000000000000000\"}",
-    "{\"format\": 1, \"hash\": \"00000000000000000000000000000000\", \"mlp\": 1e999}",
+    "{\"format\": 2}",
+    "{\"format\": 2, \"hash\": \"",
+    "{\"format\": 2, \"hash\": \"00000000000000000000000000000000\"}",
+    "{\"format\": 2, \"hash\": \"00000000000000000000000000000000\", \"mlp\": 1e999}",
     "{\"format\": 99999999999999999999999999}",
-    "{\"format\": 1, \"format\": 1}",
-    "{\"format\": 1} trailing",
-    "{\"format\": 1, \"name\": \"\\ud800\"}",
-    "\xff\xfe{\"format\": 1}",
+    "{\"format\": 2, \"format\": 1}",
+    "{\"format\": 2} trailing",
+    "{\"format\": 2, \"name\": \"\\ud800\"}",
+    "\xff\xfe{\"format\": 2}",
 };
 
 Test(bundle, text_that_is_no_manifest_is_refused)

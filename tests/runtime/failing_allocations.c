@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "made_bundle.h"
+#include "made_step.h"
 
 static atomic_long allocations_left = -1; /* below zero: none fails */
 
@@ -121,8 +121,11 @@ static mmlp_status load_it(void *user)
 
 Test(allocations, loading_an_mlp_from_the_cache_survives_each_failure)
 {
-    made_bundle made;
-    mmlp_bundle *bundle = made_open(&made);
+    made_bundle made = made_start();
+    made_add_backward(&made, true); /* the ring too is allocated */
+    made_write(&made);
+    mmlp_bundle *bundle = NULL;
+    cr_assert_eq(mmlp_bundle_open(&bundle, made.folder), MMLP_OK, "%s", mmlp_last_error());
     char *cache = make_temporary_folder();
     mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
     options.cache_dir = cache;
@@ -138,39 +141,84 @@ Test(allocations, loading_an_mlp_from_the_cache_survives_each_failure)
     free(cache);
 }
 
-static mmlp_status run_reference(void *user)
+Test(allocations, a_training_step_makes_none)
 {
-    loading *l = user;
-    double x[MADE_HIDDEN] = {1}, w1[2 * MADE_FFN * MADE_HIDDEN] = {1}, b[2 * MADE_FFN] = {1};
-    double w2[MADE_HIDDEN * MADE_FFN] = {1}, scale[1] = {1}, output[MADE_HIDDEN];
-    int64_t shapes[5][2] = {{1, MADE_HIDDEN},
-                            {2 * MADE_FFN, MADE_HIDDEN},
-                            {2 * MADE_FFN, 0},
-                            {MADE_HIDDEN, MADE_FFN},
-                            {1, 0}};
-    double *elements[5] = {x, w1, b, w2, scale};
-    mmlp_tensor tensors[5];
-    for (int i = 0; i < 5; i++)
-        tensors[i] = (mmlp_tensor){.data = elements[i],
-                                   .device = {MMLP_DEVICE_CPU, 0},
-                                   .ndim = shapes[i][1] ? 2 : 1,
-                                   .dtype = {MMLP_TYPE_FLOAT, 64, 1},
-                                   .shape = shapes[i]};
-    mmlp_reference_forward_args args = MMLP_REFERENCE_FORWARD_ARGS_INIT;
-    args.hidden_states = &tensors[0];
-    args.linear_fc1_weight = &tensors[1];
-    args.linear_fc1_bias = &tensors[2];
-    args.linear_fc2_weight = &tensors[3];
-    args.per_token_scale = &tensors[4];
-    args.output = output;
-    return mmlp_bundle_reference_forward(l->bundle, &args);
+    made_step *s = step_start_backward(true, 0);
+    atomic_store(&allocations_left, 0);
+    mmlp_status forward = mmlp_mlp_forward(s->mlp, &s->forward, NULL);
+    mmlp_status dgrad = mmlp_mlp_dgrad(s->mlp, &s->dgrad, NULL);
+    mmlp_status backward_dw = mmlp_mlp_backward_dw(s->mlp, NULL);
+    atomic_store(&allocations_left, -1);
+    cr_expect_eq(forward, MMLP_OK);
+    cr_expect_eq(dgrad, MMLP_OK);
+    cr_expect_eq(backward_dw, MMLP_OK);
+    step_finish(s);
 }
 
-Test(allocations, the_reference_survives_each_failure)
+/* ---- the references ------------------------------------------------------------------------- */
+
+/* The host tensors of one token, up to DY, in fp64. */
+typedef struct reference_inputs {
+    mmlp_bundle *bundle;
+    double elements[2 * MADE_FFN * MADE_HIDDEN]; /* of every tensor */
+    int64_t shapes[DY + 1][2];
+    mmlp_tensor tensors[DY + 1];
+} reference_inputs;
+
+static void make_inputs(reference_inputs *in)
 {
-    made_bundle made;
-    loading l = {NULL, made_open(&made)};
-    cr_expect_eq(fail_until_it_succeeds(run_reference, &l), 10);
-    mmlp_bundle_close(l.bundle);
+    static const int64_t shapes[DY + 1][2] = {
+        [X] = {1, MADE_HIDDEN},   [W1] = {2 * MADE_FFN, MADE_HIDDEN},
+        [B1] = {2 * MADE_FFN, 0}, [W2] = {MADE_HIDDEN, MADE_FFN},
+        [SCALE] = {1, 0},         [DY] = {1, MADE_HIDDEN}};
+    memcpy(in->shapes, shapes, sizeof shapes);
+    for (int i = 0; i <= DY; i++)
+        in->tensors[i] = (mmlp_tensor){.data = in->elements,
+                                       .device = {MMLP_DEVICE_CPU, 0},
+                                       .ndim = shapes[i][1] ? 2 : 1,
+                                       .dtype = {MMLP_TYPE_FLOAT, 64, 1},
+                                       .shape = in->shapes[i]};
+}
+
+static mmlp_status run_forward(void *user)
+{
+    const reference_inputs *in = user;
+    double output[MADE_HIDDEN];
+    mmlp_reference_forward_args args = MMLP_REFERENCE_FORWARD_ARGS_INIT;
+    args.hidden_states = &in->tensors[X];
+    args.linear_fc1_weight = &in->tensors[W1];
+    args.linear_fc1_bias = &in->tensors[B1];
+    args.linear_fc2_weight = &in->tensors[W2];
+    args.per_token_scale = &in->tensors[SCALE];
+    args.output = output;
+    return mmlp_bundle_reference_forward(in->bundle, &args);
+}
+
+static mmlp_status run_backward(void *user)
+{
+    const reference_inputs *in = user;
+    double grad_hidden_states[MADE_HIDDEN];
+    mmlp_reference_backward_args args = MMLP_REFERENCE_BACKWARD_ARGS_INIT;
+    args.grad_output = &in->tensors[DY];
+    args.hidden_states = &in->tensors[X];
+    args.linear_fc1_weight = &in->tensors[W1];
+    args.linear_fc1_bias = &in->tensors[B1];
+    args.linear_fc2_weight = &in->tensors[W2];
+    args.per_token_scale = &in->tensors[SCALE];
+    args.grad_hidden_states = grad_hidden_states;
+    return mmlp_bundle_reference_backward(in->bundle, &args);
+}
+
+Test(allocations, the_references_survive_each_failure)
+{
+    made_bundle made = made_start();
+    made_add_backward(&made, false);
+    made_write(&made);
+    reference_inputs in = {0};
+    cr_assert_eq(mmlp_bundle_open(&in.bundle, made.folder), MMLP_OK, "%s", mmlp_last_error());
+    make_inputs(&in);
+    cr_expect_eq(fail_until_it_succeeds(run_forward, &in), 8);
+    cr_expect_eq(fail_until_it_succeeds(run_backward, &in), 11);
+    mmlp_bundle_close(in.bundle);
     made_free(&made);
 }

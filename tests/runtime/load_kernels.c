@@ -209,7 +209,9 @@ Test(load, verbose_says_why_each_kernel_missed)
     mmlp_context *context = open_context(&lines, cache, NULL);
     mmlp_mlp *mlp = NULL;
     cr_assert_eq(mmlp_mlp_load(&mlp, context, bundle, NULL), MMLP_OK, "%s", mmlp_last_error());
-    cr_expect(strstr(lines.text, "made_fc1: cache miss, "), "%s", lines.text);
+    const char *miss = strstr(lines.text, "made_fc1: cache miss, ");
+    cr_assert(miss, "%s", lines.text);
+    cr_expect_null(strstr(miss + 1, "made_fc1: cache miss, "), "it is told twice");
     cr_expect(strstr(lines.text, ".kernel: no entry\n"), "%s", lines.text);
     cr_expect(strstr(lines.text, "made_fc1: compiled for sm_"), "%s", lines.text);
     mmlp_mlp_unload(mlp);
@@ -253,7 +255,9 @@ Test(load, an_image_of_the_bundle_is_taken_first_and_a_cubin_gives_way_to_ptx)
 {
     static const char ptx[] = ".version 9.0\n.target sm_80\n.address_size 64\n"
                               ".visible .entry made_fill(.param .u64 a, .param .u64 b, "
-                              ".param .f32 c, .param .u64 d, .param .u32 e)\n{\nret;\n}\n";
+                              ".param .u64 c, .param .u64 d, .param .u64 e, .param .u64 f, "
+                              ".param .u64 g, .param .u64 h, .param .f32 i, .param .f32 j, "
+                              ".param .u64 k, .param .u32 l, .param .u32 m)\n{\nret;\n}\n";
     made_bundle made = made_start();
     made_set_source(&made, "f.ptx", ptx);
     made_set_source(&made, "f.cubin", "\177ELF, a cubin for a GPU");
@@ -376,6 +380,78 @@ Test(load, max_tokens_is_bounded_by_the_grid)
     cr_expect_str_eq(mmlp_last_error(), "max_tokens: -1 was given, wanted 0 to 2147483647");
     mmlp_context_destroy(context);
     mmlp_bundle_close(bundle);
+    made_free(&made);
+}
+
+Test(load, wgrad_depth_is_bounded)
+{
+    made_bundle made;
+    mmlp_bundle *bundle = made_open(&made);
+    mmlp_context *context = open_context(NULL, "", NULL);
+    mmlp_mlp *mlp = NULL;
+    mmlp_mlp_options options = MMLP_MLP_OPTIONS_INIT;
+    options.wgrad_depth = -1;
+    cr_expect_eq(mmlp_mlp_load(&mlp, context, bundle, &options), MMLP_ERROR_ARGUMENT);
+    cr_expect_str_eq(mmlp_last_error(), "wgrad_depth: -1 was given, wanted 0 to 4096");
+    options.wgrad_depth = 4097;
+    cr_expect_eq(mmlp_mlp_load(&mlp, context, bundle, &options), MMLP_ERROR_ARGUMENT);
+    cr_expect_str_eq(mmlp_last_error(), "wgrad_depth: 4097 was given, wanted 0 to 4096");
+    mmlp_context_destroy(context);
+    mmlp_bundle_close(bundle);
+    made_free(&made);
+}
+
+/* What the kernels of a backward pass cannot be given, as changes of one manifest. */
+Test(load, a_backward_pass_that_cannot_work_is_refused)
+{
+    static const struct {
+        int kernel, argument; /* the argument, or -1 for `when` */
+        const char *name, *message;
+    } cases[] = {
+        {3, 0, "output",
+         "kernel made_fc2_dgrad: found the argument \"output\", wanted a tensor, number or buffer "
+         "of a dgrad pass"},
+        {3, 0, "activation_output",
+         "kernel made_fc2_dgrad: found the argument \"activation_output\""},
+        {0, 0, "grad_output", "kernel made_fc1: found the argument \"grad_output\""},
+        {0, 0, "beta", "kernel made_fc1: found the argument \"beta\""},
+        {9, 0, "per_token_scale",
+         "kernel made_fc2_wgrad: found the argument \"per_token_scale\", wanted a tensor, number "
+         "or buffer of a backward_dw pass"},
+        {9, 1, "scale_terms", "kernel made_fc2_wgrad: found the argument \"scale_terms\""},
+        {3, -1, "output",
+         "kernel made_fc2_dgrad: found when \"output\", wanted \"always\" or a tensor of a dgrad "
+         "pass"},
+        {2, -1, "output", "kernel made_fill: found when \"output\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        made_bundle made = made_start();
+        made_add_backward(&made, true);
+        json_t *kernel =
+            json_array_get(json_object_get(made.manifest, "kernels"), (size_t)cases[i].kernel);
+        if (cases[i].argument >= 0)
+            json_array_set_new(json_object_get(kernel, "arguments"), (size_t)cases[i].argument,
+                               json_string(cases[i].name));
+        else
+            json_object_set_new(kernel, "when", json_string(cases[i].name));
+        cr_expect_eq(load_made(&made, ""), MMLP_ERROR_FORMAT, "case %zu", i);
+        cr_expect(strstr(mmlp_last_error(), cases[i].message), "case %zu: %s", i,
+                  mmlp_last_error());
+        made_free(&made);
+    }
+}
+
+Test(load, dgrad_and_backward_dw_come_together)
+{
+    made_bundle made = made_start();
+    made_add_backward(&made, true);
+    json_t *kernels = json_object_get(made.manifest, "kernels");
+    json_array_remove(kernels, 10);
+    json_array_remove(kernels, 9);
+    cr_expect_eq(load_made(&made, ""), MMLP_ERROR_FORMAT);
+    cr_expect(strstr(mmlp_last_error(), "made.mlp: found 6 dgrad and 0 backward_dw kernels for "
+                                        "sm_"),
+              "%s", mmlp_last_error());
     made_free(&made);
 }
 

@@ -49,11 +49,25 @@ static const char fc2_source[] =
         out[t * hidden + h] = sum;
     }) "\n";
 
+/* The index in the whole, told by simple numbers: a * (seed + index), or a + b * index. */
 static const char fill_source[] = TEXT(extern "C" __global__ void made_fill(
-    void *destination, long long elements, float std, unsigned long long seed, int dtype) {
+    void *destination, long long elements, long long columns, long long first_column,
+    long long whole_columns, long long half_rows, long long first_row, long long whole_half_rows,
+    float a, float b, unsigned long long seed, int distribution, int dtype) {
     long long i = blockIdx.x * 128ll + threadIdx.x;
-    if (i < elements && dtype == 2)
-        ((float *)destination)[i] = std * (float)(long long)(seed + i);
+    if (i >= elements || dtype != 2)
+        return;
+    long long r = i / columns;
+    long long c = i % columns;
+    long long index =
+        ((r / half_rows) * whole_half_rows + first_row + r % half_rows) * whole_columns +
+        first_column + c;
+    float value = 0;
+    if (distribution == 1)
+        value = a * (float)(long long)(seed + index);
+    if (distribution == 2)
+        value = a + b * (float)index;
+    ((float *)destination)[i] = value;
 }) "\n";
 
 static const struct {
@@ -62,7 +76,7 @@ static const struct {
     {"made_fc1.cu", fc1_source}, {"made_fc2.cu", fc2_source}, {"made_fill.cu", fill_source}};
 
 static const char manifest_text[] = TEXT({
-    "format" : 1,
+    "format" : 2,
     "hash" : "00000000000000000000000000000000",
     "name" : "made",
     "generator" : "by hand",
@@ -77,12 +91,33 @@ static const char manifest_text[] = TEXT({
         "fc2_bias" : "returned",
         "tensor_model_parallel_size" : 1,
         "save_activation" : false,
-        "has_clamp_or_relu" : false
+        "has_clamp_or_relu" : false,
+        "gradient_accumulation_fusion" : true,
+        "delay_wgrad_compute" : false
     },
+    "initialisation" : {
+        "linear_fc1" : {"kind" : "normal", "a" : 0.5, "b" : 0},
+        "linear_fc2" : {"kind" : "uniform", "a" : -3, "b" : 0.25}
+    },
+    "guarantees" : {"determinism" : "runs repeat bit for bit", "rounding" : "nowhere"},
     "files" : {},
     "buffers" : [
-        {"name" : "fc1_output", "lifetime" : "saved", "dtype" : "fp32", "columns" : 80},
-        {"name" : "activation_output", "lifetime" : "scratch", "dtype" : "fp32", "columns" : 40}
+        {
+            "name" : "fc1_output",
+            "pass" : "forward",
+            "lifetime" : "saved",
+            "dtype" : "fp32",
+            "columns" : 80,
+            "tokens_per_row" : 1
+        },
+        {
+            "name" : "activation_output",
+            "pass" : "forward",
+            "lifetime" : "scratch",
+            "dtype" : "fp32",
+            "columns" : 40,
+            "tokens_per_row" : 1
+        }
     ],
     "kernels" : [
         {
@@ -90,12 +125,15 @@ static const char manifest_text[] = TEXT({
             "file" : "made_fc1.cu",
             "pass" : "forward",
             "step" : "linear_fc1",
+            "when" : "always",
             "family" : "sm_80",
             "threads" : 64,
             "dynamic_shared_bytes" : 0,
-            "grid" : {"tile_m" : 1, "tile_n" : 40, "columns" : 40},
+            "grid" : {"rows" : 0, "columns" : 40, "tile_m" : 1, "tile_n" : 40},
             "reduction" : 24,
             "flops_per_token" : 3840,
+            "bytes" : 8000,
+            "bytes_per_token" : 580,
             "arguments" : [
                 "hidden_states", "linear_fc1.weight", "linear_fc1.bias", "per_token_scale",
                 "fc1_output", "activation_output", "tokens"
@@ -108,12 +146,15 @@ static const char manifest_text[] = TEXT({
             "file" : "made_fc2.cu",
             "pass" : "forward",
             "step" : "linear_fc2",
+            "when" : "always",
             "family" : "sm_80",
             "threads" : 32,
             "dynamic_shared_bytes" : 1024,
-            "grid" : {"tile_m" : 1, "tile_n" : 24, "columns" : 24},
+            "grid" : {"rows" : 0, "columns" : 24, "tile_m" : 1, "tile_n" : 24},
             "reduction" : 40,
             "flops_per_token" : 1920,
+            "bytes" : 3840,
+            "bytes_per_token" : 256,
             "arguments" : [ "activation_output", "linear_fc2.weight", "output", "tokens" ],
             "lines" : [],
             "images" : []
@@ -122,14 +163,20 @@ static const char manifest_text[] = TEXT({
             "entry" : "made_fill",
             "file" : "made_fill.cu",
             "pass" : "init",
-            "step" : "fill_normal",
+            "step" : "fill",
+            "when" : "always",
             "family" : "sm_80",
             "threads" : 128,
             "dynamic_shared_bytes" : 0,
             "grid" : {"elements_per_block" : 128},
             "reduction" : 0,
             "flops_per_token" : 0,
-            "arguments" : [ "destination", "elements", "std", "seed", "dtype" ],
+            "bytes" : 0,
+            "bytes_per_token" : 0,
+            "arguments" : [
+                "destination", "elements", "columns", "first_column", "whole_columns", "half_rows",
+                "first_row", "whole_half_rows", "a", "b", "seed", "distribution", "dtype"
+            ],
             "lines" : [],
             "images" : []
         }
@@ -147,7 +194,21 @@ static const char manifest_text[] = TEXT({
             "results" : [10]
         },
         "output" :
-            {"program" : {"inputs" : ["accumulator"], "nodes" : [[ "input", 0 ]]}, "results" : [0]}
+            {"program" : {"inputs" : ["accumulator"], "nodes" : [[ "input", 0 ]]}, "results" : [0]},
+        "backward" : {
+            "program" : {
+                "inputs" : [ "gate", "up", "gate_bias", "up_bias", "scale", "d_activation" ],
+                "nodes" : [
+                    [ "input", 0 ],    [ "input", 2 ],    [ "add", 0, 1 ],   [ "sigmoid", 2 ],
+                    [ "mul", 2, 3 ],   [ "input", 1 ],    [ "input", 3 ],    [ "add", 5, 6 ],
+                    [ "mul", 4, 7 ],   [ "input", 4 ],    [ "mul", 8, 9 ],   [ "input", 5 ],
+                    [ "mul", 11, 9 ],  [ "mul", 12, 4 ],  [ "constant", 1 ], [ "sub", 14, 3 ],
+                    [ "mul", 2, 15 ],  [ "add", 14, 16 ], [ "mul", 3, 17 ],  [ "mul", 12, 7 ],
+                    [ "mul", 19, 18 ], [ "mul", 11, 8 ]
+                ]
+            },
+            "results" : [ 10, 20, 13, 20, 13, 21 ]
+        }
     }
 });
 

@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <megamlp/megamlp.h>
+#include <stdbool.h>
 
 enum { MADE_HIDDEN = 24, MADE_FFN = 40 };
 
@@ -19,6 +20,10 @@ typedef struct made_bundle {
 
 /* A gated MLP, silu(gate) * up, with biases and a per-token scale; nothing is written yet. */
 made_bundle made_start(void);
+/* Adds the kernels of dgrad and backward_dw. */
+void made_add_backward(made_bundle *made, bool delayed);
+/* With a backward pass: activation_output is saved, and backward_dw reads it there. */
+void made_save_activation(made_bundle *made);
 /* Writes sources and manifest with their hashes. */
 void made_write(const made_bundle *made);
 /* Writes manifest.json as this text, with the digits of its hash put in where it has a "hash". */

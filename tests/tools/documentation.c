@@ -1,10 +1,12 @@
-/* documentation.c: what the README says of the environment is the library's own table. Definition:
- * README. */
+/* documentation.c: what the README and --help say of the environment is the library's own table.
+ * Definitions: README, MEGAMLP_RUN and MEGAMLP_BENCH (the programs). */
 #include <criterion/criterion.h>
 #include <megamlp/megamlp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "program.h"
 
 Test(documentation, the_readme_lists_every_environment_variable_as_the_library_does)
 {
@@ -27,4 +29,28 @@ Test(documentation, the_readme_lists_every_environment_variable_as_the_library_d
         free(row);
     }
     free(readme);
+}
+
+static void expect_help(const char *program)
+{
+    program_result result = program_run((const char *const[]){program, "--help", NULL});
+    cr_assert_eq(result.exit_code, 0);
+    char *table = strstr(result.output, "Environment:\n");
+    cr_assert_not_null(table, "%s", result.output);
+    const mmlp_environment_variable *variable;
+    for (int i = 0; (variable = mmlp_environment(i)); ++i)
+        cr_expect_not_null(strstr(table, variable->name), "%s", variable->name);
+    char *rest = result.output;
+    for (const char *line; (line = strsep(&rest, "\n"));) {
+        cr_expect_lt(strlen(line), 80, "%s: %s", program, line);
+        cr_expect(line <= table || line[0] == ' ' || line[0] == '\0', "begins at the left: %s",
+                  line);
+    }
+    program_result_free(&result);
+}
+
+Test(documentation, help_fits_80_columns_and_lists_the_environment_in_one)
+{
+    expect_help(MEGAMLP_RUN);
+    expect_help(MEGAMLP_BENCH);
 }

@@ -55,6 +55,14 @@ void program_result_free(program_result *result)
     result->output = NULL;
 }
 
+void program_expect(const program_result *result, int exit_code, const char *line)
+{
+    cr_expect(result->exit_code == exit_code, "exit code %d, expected %d; it printed: %s",
+              result->exit_code, exit_code, result->output);
+    cr_expect(strstr(result->output, line) != NULL, "expected \"%s\"; it printed: %s", line,
+              result->output);
+}
+
 char *program_make_folder(void)
 {
     const char *parent = getenv("TMPDIR");

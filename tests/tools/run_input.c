@@ -38,15 +38,6 @@ static program_result run_on(const char *spec, const char *path)
     return result;
 }
 
-/* The run ends with exit_code, and its output has the line. */
-static void expect(const program_result *result, int exit_code, const char *line)
-{
-    cr_expect(result->exit_code == exit_code, "exit code %d, expected %d; it printed: %s",
-              result->exit_code, exit_code, result->output);
-    cr_expect(strstr(result->output, line) != NULL, "expected \"%s\"; it printed: %s", line,
-              result->output);
-}
-
 Test(run_input, a_malformed_file_is_named_with_what_is_wrong_in_it)
 {
     static const struct {
@@ -94,7 +85,7 @@ Test(run_input, a_malformed_file_is_named_with_what_is_wrong_in_it)
         uint64_t length = cases[i].length ? cases[i].length : strlen(cases[i].header);
         char *path = write_file(folder, length, cases[i].header, cases[i].data_bytes);
         program_result result = run_on("tokens_gated.lua", path);
-        expect(&result, 3, cases[i].line);
+        program_expect(&result, 3, cases[i].line);
         program_result_free(&result);
         free(path);
     }
@@ -134,7 +125,7 @@ Test(run_input, tensors_that_do_not_fit_the_spec_are_named_with_both_shapes)
         char *path =
             write_file(folder, strlen(cases[i].header), cases[i].header, cases[i].data_bytes);
         program_result result = run_on(cases[i].spec, path);
-        expect(&result, 3, cases[i].line);
+        program_expect(&result, 3, cases[i].line);
         program_result_free(&result);
         free(path);
     }
@@ -150,16 +141,16 @@ Test(run_input, files_that_cannot_be_read_are_named)
     fclose(fopen(empty, "wb"));
 
     program_result result = run_on("tokens_gated.lua", missing);
-    expect(&result, 3, "none.safetensors: cannot open: No such file or directory");
+    program_expect(&result, 3, "none.safetensors: cannot open: No such file or directory");
     program_result_free(&result);
     result = run_on("tokens_gated.lua", empty);
-    expect(&result, 3, "empty.safetensors: 0 bytes are too few for a safetensors file");
+    program_expect(&result, 3, "empty.safetensors: 0 bytes are too few for a safetensors file");
     program_result_free(&result);
     result = run_on("tokens_gated.lua", folder);
-    expect(&result, 3, "is not a regular file");
+    program_expect(&result, 3, "is not a regular file");
     program_result_free(&result);
     result = run_on("no_such_spec.lua", empty);
-    expect(&result, 3, "no_such_spec.lua");
+    program_expect(&result, 3, "no_such_spec.lua");
     program_result_free(&result);
 
     free(missing);
@@ -170,7 +161,7 @@ Test(run_input, files_that_cannot_be_read_are_named)
 static void expect_usage(const char *const arguments[], const char *line)
 {
     program_result result = program_run(arguments);
-    expect(&result, 2, line);
+    program_expect(&result, 2, line);
     program_result_free(&result);
 }
 
@@ -186,8 +177,12 @@ Test(run_input, wrong_usage_says_what_would_be_right)
         "--tokens -5: is not a whole number from 0 to 2147483647");
     expect_usage((const char *const[]){MEGAMLP_RUN, "a.lua", "b", "c", NULL},
                  "'c': one spec or bundle and one file are enough");
-    expect_usage((const char *const[]){MEGAMLP_RUN, "--pass", "train", "a.lua", "b", NULL},
-                 "--pass train: not supported yet");
+    expect_usage((const char *const[]){MEGAMLP_RUN, "--pass", "backward", "a.lua", "b", NULL},
+                 "--pass backward: is not one of forward, train");
+    expect_usage((const char *const[]){MEGAMLP_RUN, "--microbatches", "2", "a.lua", "b", NULL},
+                 "--microbatches M goes with --random; those of a FILE are counted");
+    expect_usage((const char *const[]){MEGAMLP_RUN, "--microbatches", "0", "a.lua", NULL},
+                 "--microbatches 0: is not a whole number from 1 to 1024");
     expect_usage((const char *const[]){MEGAMLP_RUN, "--device", "tpu", SPECS "/tokens_gated.lua",
                                        "--random", "1", "--tokens", "1", NULL},
                  "--device tpu: is not one of auto, cuda, emulator");
@@ -203,7 +198,7 @@ Test(run_input, a_driver_that_is_not_there_is_a_device_error)
     const char *const arguments[] = {
         MEGAMLP_RUN, SPECS "/tokens_gated.lua", "--random", "1", "--tokens", "1", NULL};
     program_result result = program_run(arguments);
-    expect(&result, 4, "/nowhere/libcuda.so.1");
+    program_expect(&result, 4, "/nowhere/libcuda.so.1");
     program_result_free(&result);
     unsetenv("MMLP_DRIVER");
 }
@@ -212,7 +207,7 @@ Test(run_input, output_that_is_lost_is_an_error)
 {
     const char *const arguments[] = {"/bin/sh", "-c", MEGAMLP_RUN " --help >/dev/full", NULL};
     program_result result = program_run(arguments);
-    expect(&result, 3, "megamlp-run: cannot write to stdout: No space left on device");
+    program_expect(&result, 3, "megamlp-run: cannot write to stdout: No space left on device");
     program_result_free(&result);
 }
 
@@ -228,7 +223,7 @@ Test(run_input, out_replaces_only_a_regular_file)
         MEGAMLP_RUN, "--device", "emulator", "--out", pipe, SPECS "/tokens_not_gated.lua",
         "--random",  "1",        "--tokens", "1",     NULL};
     program_result result = program_run(arguments);
-    expect(&result, 3, line);
+    program_expect(&result, 3, line);
     program_result_free(&result);
 
     struct stat properties;

@@ -5,7 +5,8 @@
  * stands for one device, an mlp for a bundle loaded on it: all of its kernels are compiled and
  * loaded when mmlp_mlp_load returns, and the passes then only enqueue work on the caller's stream.
  *
- *     mmlp_context_create -> mmlp_bundle_open -> mmlp_mlp_load -> mmlp_mlp_forward ...
+ *     mmlp_context_create -> mmlp_bundle_open -> mmlp_mlp_load -> mmlp_mlp_init_weights
+ *         -> mmlp_mlp_forward -> mmlp_mlp_dgrad -> mmlp_mlp_backward_dw ...
  *
  * Functions that can fail return mmlp_status; out parameters come first and are NULL or zero on
  * failure. mmlp_last_error() then gives one line for a person. The library never prints, never
@@ -48,7 +49,11 @@ extern "C" {
     X(ERROR_UNSUPPORTED, 7, "valid, but not supported yet, or not by this device")                 \
     X(ERROR_DRIVER, 8, "no usable CUDA driver, NVRTC or GPU was found")                            \
     X(ERROR_COMPILE, 9, "a kernel did not compile")                                                \
-    X(ERROR_DEVICE, 10, "the device reported an error")
+    X(ERROR_DEVICE, 10, "the device reported an error")                                            \
+    X(ERROR_ORDER, 11, "a call that must come before this one is missing")                         \
+    X(ERROR_RING_FULL, 12, "every place for delayed weight gradients is taken")                    \
+    X(ERROR_RING_EMPTY, 13, "no weight gradient is delayed")                                       \
+    X(ERROR_BUSY, 14, "another thread is inside a call with this handle")
 
 typedef enum mmlp_status {
 #define MMLP_STATUS_ENUM(name, value, text) MMLP_##name = value,
@@ -213,10 +218,16 @@ typedef struct mmlp_bundle_properties {
     mmlp_fc2_bias fc2_bias;
     int tensor_model_parallel_size;
     int has_clamp_or_relu; /* the activation has a kink that rounding can move a value across */
+    int gradient_accumulation_fusion; /* weight gradients are fp32 (main_grad), else params_dtype */
+    int delay_wgrad_compute;          /* weight gradients wait for mmlp_mlp_backward_dw */
+    int save_activation;              /* activation_output is kept from forward to backward */
+    const char *determinism;          /* one line: what repeated runs give; owned by the bundle */
+    const char *rounding;             /* one line: where values are rounded; owned by the bundle */
 } mmlp_bundle_properties;
 #define MMLP_BUNDLE_PROPERTIES_INIT                                                                \
     {                                                                                              \
-        sizeof(mmlp_bundle_properties), 0, 0, 0, 0, 0, 0, 0, 0, MMLP_FC2_BIAS_NONE, 0, 0           \
+        sizeof(mmlp_bundle_properties), 0, 0, 0, 0, 0, 0, 0, 0, MMLP_FC2_BIAS_NONE, 0, 0, 0, 0, 0, \
+            0, 0                                                                                   \
     }
 
 MMLP_API mmlp_status mmlp_bundle_get(const mmlp_bundle *bundle, mmlp_bundle_properties *properties);
@@ -251,6 +262,50 @@ typedef struct mmlp_reference_forward_args {
 MMLP_API mmlp_status mmlp_bundle_reference_forward(const mmlp_bundle *bundle,
                                                    const mmlp_reference_forward_args *args);
 
+/*
+ * The backward pass in fp64 on the host, `tokens` tokens. Everything starts from the fc1_output
+ * that is given, which a device has stored, or from hidden_states where it is NULL, so that a value
+ * which rounding moved over the limit of a clamp is no error. Formulas: the manifest's expressions
+ * and their derivatives; megatron.core.transformer.mlp. Inputs are host tensors as above; outputs
+ * are arrays of doubles, each NULL when not wanted. Uses all cores. ERROR_SHAPE, ERROR_ARGUMENT,
+ * ERROR_MEMORY.
+ */
+typedef struct mmlp_reference_backward_args {
+    size_t struct_size;
+    const mmlp_tensor *grad_output;       /* [tokens, hidden_size] */
+    const mmlp_tensor *hidden_states;     /* [tokens, hidden_size] */
+    const mmlp_tensor *linear_fc1_weight; /* [fc1_output_size, hidden_size] */
+    const mmlp_tensor *linear_fc1_bias;   /* [fc1_output_size], or NULL */
+    const mmlp_tensor *linear_fc2_weight; /* [hidden_size, ffn_hidden_size] */
+    const mmlp_tensor *linear_fc2_bias;   /* [hidden_size], or NULL */
+    const mmlp_tensor *per_token_scale;   /* [tokens], or NULL */
+    const mmlp_tensor *stored_fc1_output; /* [tokens, fc1_output_size], or NULL */
+    const mmlp_tensor *stored_activation; /* [tokens, ffn_hidden_size]: what the weight gradient of
+                                           * fc2 read (save_activation); NULL: the activation of
+                                           * fc1_output */
+    /* Rows of the two weight gradients that are computed, spread evenly over all: row i is i *
+     * (rows - 1) / (sampled_rows - 1); 1: row 0; 0: all rows. */
+    int64_t sampled_rows;
+    double *activation_output;      /* [tokens, ffn_hidden_size], per-token scale included */
+    double *grad_fc1_output;        /* [tokens, fc1_output_size], before the bias */
+    double *grad_hidden_states;     /* [tokens, hidden_size] */
+    double *grad_per_token_scale;   /* [tokens] */
+    double *scale_terms;            /* [tokens]: the norm of the terms that
+                                     * grad_per_token_scale sums, which cancel */
+    double *grad_linear_fc1_weight; /* [fc1_output_size or sampled_rows, hidden_size] */
+    double *grad_linear_fc1_bias;   /* [fc1_output_size] */
+    double *grad_linear_fc2_weight; /* [hidden_size or sampled_rows, ffn_hidden_size] */
+    double *grad_linear_fc2_bias;   /* [hidden_size] */
+} mmlp_reference_backward_args;
+#define MMLP_REFERENCE_BACKWARD_ARGS_INIT                                                          \
+    {                                                                                              \
+        sizeof(mmlp_reference_backward_args), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,   \
+            0, 0                                                                                   \
+    }
+
+MMLP_API mmlp_status mmlp_bundle_reference_backward(const mmlp_bundle *bundle,
+                                                    const mmlp_reference_backward_args *args);
+
 /* ---- mlp ------------------------------------------------------------------------------------- */
 
 typedef struct mmlp_mlp mmlp_mlp;
@@ -258,10 +313,12 @@ typedef struct mmlp_mlp mmlp_mlp;
 typedef struct mmlp_mlp_options {
     size_t struct_size;
     int64_t max_tokens; /* the most tokens a call may have; 0: 65536 */
+    int wgrad_depth;    /* with delay_wgrad_compute: how many dgrad calls may wait for their
+                         * backward_dw, each with a pending buffer of its own; 0: 1 */
 } mmlp_mlp_options;
 #define MMLP_MLP_OPTIONS_INIT                                                                      \
     {                                                                                              \
-        sizeof(mmlp_mlp_options), 0                                                                \
+        sizeof(mmlp_mlp_options), 0, 0                                                             \
     }
 
 /*
@@ -275,30 +332,38 @@ MMLP_API mmlp_status mmlp_mlp_load(mmlp_mlp **out, mmlp_context *context, const 
 /* NULL allowed. No pass may be running. */
 MMLP_API void mmlp_mlp_unload(mmlp_mlp *mlp);
 
-/* Where each buffer of a pass lives: see mmlp_mlp_memory. */
+typedef enum mmlp_pass { MMLP_PASS_FORWARD, MMLP_PASS_DGRAD, MMLP_PASS_BACKWARD_DW } mmlp_pass;
+
+/* How long each buffer of the caller is needed: see mmlp_mlp_memory. */
 typedef enum mmlp_lifetime {
-    MMLP_LIFETIME_SAVED,  /* written by forward, read by dgrad */
-    MMLP_LIFETIME_SCRATCH /* dies with the call */
+    MMLP_LIFETIME_SAVED,   /* written by forward, read by dgrad (with save_activation by
+                            * backward_dw too) */
+    MMLP_LIFETIME_SCRATCH, /* dies with the call */
+    MMLP_LIFETIME_PENDING  /* written by dgrad, read by backward_dw; none without
+                            * delay_wgrad_compute */
 } mmlp_lifetime;
 
 typedef struct mmlp_memory {
     size_t struct_size;
-    size_t saved_bytes;   /* forward -> dgrad */
-    size_t scratch_bytes; /* dies with the call */
+    size_t saved_bytes;
+    size_t scratch_bytes;
+    size_t pending_bytes;
 } mmlp_memory;
 #define MMLP_MEMORY_INIT                                                                           \
     {                                                                                              \
-        sizeof(mmlp_memory), 0, 0                                                                  \
+        sizeof(mmlp_memory), 0, 0, 0                                                               \
     }
 
-/* Exact bytes the caller must provide for a forward pass of `tokens` tokens. */
-MMLP_API mmlp_status mmlp_mlp_forward_memory(const mmlp_mlp *mlp, int64_t tokens,
-                                             mmlp_memory *memory);
+/* Exact bytes the caller must provide for a pass of at most `max_tokens` tokens: fewer tokens never
+ * need more. 0 for what the pass does not touch. Device memory on 16 bytes. */
+MMLP_API mmlp_status mmlp_mlp_memory(const mmlp_mlp *mlp, mmlp_pass pass, int64_t max_tokens,
+                                     mmlp_memory *memory);
 
-/* Where one intermediate ("fc1_output", "activation_output") lies for `tokens` tokens. */
+/* Where one intermediate lies for `tokens` tokens: "fc1_output" and "activation_output" of forward;
+ * "grad_fc1_output" and "recomputed_activation" of dgrad (the latter not with save_activation). */
 typedef struct mmlp_buffer_view {
     size_t struct_size;
-    mmlp_lifetime lifetime; /* in which of the caller's two buffers */
+    mmlp_lifetime lifetime; /* in which of the caller's buffers */
     size_t offset;          /* bytes from its start */
     size_t bytes;
     int64_t shape[2];
@@ -321,22 +386,99 @@ typedef struct mmlp_forward_args {
     const mmlp_tensor *linear_fc2_bias;   /* [hidden_size]; NULL unless folded or added */
     const mmlp_tensor *per_token_scale;   /* fp32 [tokens]; NULL unless the spec has one */
     const mmlp_tensor *output;            /* [tokens, hidden_size], written */
-    void *saved; /* saved_bytes of device memory, kept until dgrad; NULL: inference, not stored (not
-                  * for a spec with save_activation, whose activation lies there) */
-    void *scratch; /* scratch_bytes of device memory; NULL when that is 0 */
+    void *saved;   /* device memory, kept until dgrad; NULL: inference, not stored (not for a spec
+                    * with save_activation, whose activation lies there) */
+    void *scratch; /* device memory; NULL when no bytes are needed */
+    size_t saved_bytes, scratch_bytes; /* what there is, at least what mmlp_mlp_memory says */
 } mmlp_forward_args;
 #define MMLP_FORWARD_ARGS_INIT                                                                     \
     {                                                                                              \
-        sizeof(mmlp_forward_args), 0, 0, 0, 0, 0, 0, 0, 0, 0                                       \
+        sizeof(mmlp_forward_args), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                 \
     }
 
 /*
  * output = fc2(activation(fc1(hidden_states))), per megatron.core.transformer.mlp.MLP.forward.
  * Enqueues on `stream` (a CUstream, NULL: the default stream) and returns: no allocation, no
  * synchronisation, capturable. All tensors and both buffers must stay valid until the stream has
- * run. tokens == 0 launches nothing. ERROR_SHAPE names the tensor; ERROR_ARGUMENT; ERROR_DEVICE.
+ * run; what is written overlaps nothing else. tokens == 0 launches nothing. ERROR_SHAPE names the
+ * tensor; ERROR_ARGUMENT; ERROR_BUSY; ERROR_DEVICE.
  */
 MMLP_API mmlp_status mmlp_mlp_forward(mmlp_mlp *mlp, const mmlp_forward_args *args, void *stream);
+
+typedef struct mmlp_dgrad_args {
+    size_t struct_size;
+    const mmlp_tensor *grad_output; /* [tokens, hidden_size]: of the loss, with respect to output */
+    const mmlp_tensor *hidden_states; /* the inputs of the forward pass, as there */
+    const mmlp_tensor *linear_fc1_weight;
+    const mmlp_tensor *linear_fc1_bias;
+    const mmlp_tensor *linear_fc2_weight;
+    const mmlp_tensor *linear_fc2_bias; /* NULL unless folded */
+    const mmlp_tensor *per_token_scale;
+    const mmlp_tensor *grad_hidden_states;   /* [tokens, hidden_size], written */
+    const mmlp_tensor *grad_per_token_scale; /* fp32 [tokens], written; NULL without a scale */
+    /* Weight gradients: fp32 with gradient_accumulation_fusion (main_grad), else params_dtype; bias
+     * gradients: either, as the tensor says. The destination becomes beta * destination + gradient;
+     * beta is 0 or 1, and with 0 it is never read. */
+    const mmlp_tensor *grad_linear_fc1_weight; /* [fc1_output_size, hidden_size] */
+    const mmlp_tensor *grad_linear_fc1_bias;   /* [fc1_output_size]; NULL without a bias */
+    const mmlp_tensor *grad_linear_fc2_weight; /* [hidden_size, ffn_hidden_size] */
+    const mmlp_tensor *grad_linear_fc2_bias;   /* [hidden_size]; NULL without a bias, and allowed to
+                                                * be NULL where the bias is returned */
+    int beta;
+    void *saved;   /* what the forward pass has written */
+    void *pending; /* kept until backward_dw; NULL when no bytes are needed */
+    void *scratch; /* NULL when no bytes are needed */
+    size_t saved_bytes, pending_bytes, scratch_bytes;
+} mmlp_dgrad_args;
+#define MMLP_DGRAD_ARGS_INIT                                                                       \
+    {                                                                                              \
+        sizeof(mmlp_dgrad_args), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0        \
+    }
+
+/*
+ * Gradients of the input, the scale and the biases. Without delay_wgrad_compute also those of the
+ * weights. With it, the call is remembered (destinations, beta and operands are those given here),
+ * first in first out, until mmlp_mlp_backward_dw; hidden_states, grad_output, `pending` and, with
+ * save_activation, `saved` stay valid until that has run. Otherwise as mmlp_mlp_forward. tokens ==
+ * 0 writes zeros to weight and bias gradients when beta is 0. The memory of calls is host state: it
+ * changes when a call is captured, not when its graph is launched.
+ * ERROR_ORDER: no forward pass of this mlp has written `saved`, or a later call has written over
+ * it; ERROR_RING_FULL: wgrad_depth calls wait already; ERROR_SHAPE; ERROR_ARGUMENT; ERROR_BUSY;
+ * ERROR_DEVICE.
+ */
+MMLP_API mmlp_status mmlp_mlp_dgrad(mmlp_mlp *mlp, const mmlp_dgrad_args *args, void *stream);
+
+/*
+ * The weight gradients of the oldest dgrad call that waits for them, fc2's and then fc1's (as
+ * MLP.backward_dw): bit for bit what dgrad would have written without delay_wgrad_compute. `stream`
+ * must run after that dgrad. Returns at once, with OK, without delay_wgrad_compute. A call whose
+ * launch fails waits no longer: a second try would add to what the first has written.
+ * ERROR_RING_EMPTY: no call waits; ERROR_BUSY; ERROR_DEVICE.
+ */
+MMLP_API mmlp_status mmlp_mlp_backward_dw(mmlp_mlp *mlp, void *stream);
+
+typedef struct mmlp_init_args {
+    size_t struct_size;
+    const mmlp_tensor *linear_fc1_weight; /* params_dtype or fp32, each */
+    const mmlp_tensor *linear_fc1_bias;   /* NULL without a bias */
+    const mmlp_tensor *linear_fc2_weight;
+    const mmlp_tensor *linear_fc2_bias; /* NULL without a bias */
+    uint64_t seed;
+} mmlp_init_args;
+#define MMLP_INIT_ARGS_INIT                                                                        \
+    {                                                                                              \
+        sizeof(mmlp_init_args), 0, 0, 0, 0, 0                                                      \
+    }
+
+/*
+ * Initial weights as the spec says: each linear's init_method, else N(0, init_method_std) for fc1
+ * and N(0, init_method_std / sqrt(2 * num_layers)) for fc2; biases are zero. An element depends on
+ * the seed and on its index in the whole weight alone (Philox4x32-10), so that every
+ * tensor-parallel size starts from the same numbers; fc1 takes the seed as its key, fc2 another one
+ * made of it. Enqueues on stream. ERROR_ARGUMENT: fc2's deviation is asked for and the spec gave no
+ * num_layers; ERROR_SHAPE.
+ */
+MMLP_API mmlp_status mmlp_mlp_init_weights(mmlp_mlp *mlp, const mmlp_init_args *args, void *stream);
 
 /*
  * Fills a device tensor of params_dtype or fp32 with N(0, std) from the counter-based generator
@@ -349,8 +491,8 @@ MMLP_API mmlp_status mmlp_mlp_fill_normal(mmlp_mlp *mlp, const mmlp_tensor *tens
 typedef struct mmlp_kernel_properties {
     size_t struct_size;
     const char *name;       /* owned by the mlp */
-    const char *pass;       /* "forward", "init" */
-    const char *step;       /* "linear_fc1", "linear_fc2", "fill_normal" */
+    const char *pass;       /* "forward", "dgrad", "backward_dw", "init" */
+    const char *step;       /* "linear_fc1", "linear_fc2", "linear_fc1_bias", ..., "fill" */
     const char *origin;     /* "bundle", "cache", "compiled" */
     double compile_ms;      /* 0 unless compiled by this load */
     double load_ms;         /* read and handed to the driver */
@@ -360,10 +502,13 @@ typedef struct mmlp_kernel_properties {
     int threads;
     int shared_bytes;
     double flops_per_token;
+    int64_t rows;                  /* output rows in all; 0: the tokens */
+    double bytes, bytes_per_token; /* distinct global bytes it touches: bytes + tokens *
+                                    * bytes_per_token */
 } mmlp_kernel_properties;
 #define MMLP_KERNEL_PROPERTIES_INIT                                                                \
     {                                                                                              \
-        sizeof(mmlp_kernel_properties), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                      \
+        sizeof(mmlp_kernel_properties), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0             \
     }
 
 MMLP_API int mmlp_mlp_kernel_count(const mmlp_mlp *mlp);
@@ -371,11 +516,11 @@ MMLP_API mmlp_status mmlp_mlp_kernel(const mmlp_mlp *mlp, int index,
                                      mmlp_kernel_properties *properties);
 
 /*
- * Runs a forward pass with the stream synchronised around every kernel and writes the milliseconds
- * of each "forward" kernel, in order, to ms[count]. For tools: slow, blocking.
+ * For tools: from now on every pass synchronises its stream around each kernel and adds its
+ * milliseconds to ms[i], i as in mmlp_mlp_kernel, count = mmlp_mlp_kernel_count. The array must
+ * stay valid. ms NULL ends it. Slow, blocking, not capturable.
  */
-MMLP_API mmlp_status mmlp_mlp_forward_timed(mmlp_mlp *mlp, const mmlp_forward_args *args,
-                                            void *stream, double *ms, int count);
+MMLP_API mmlp_status mmlp_mlp_time_kernels(mmlp_mlp *mlp, double *ms, int count);
 
 #ifdef __cplusplus
 }

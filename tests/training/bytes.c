@@ -1,0 +1,143 @@
+/*
+ * bytes.c: the distinct bytes of device memory that each kernel of a training step touches, as the
+ * emulator counts them, against those the plan says it does.
+ */
+#include <criterion/criterion.h>
+#include <cuda.h>
+#include <dlfcn.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "counting_driver.h"
+#include "loaded_mlp.h"
+#include "training_step.h"
+
+#define REQUIRE(call)      cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
+#define REQUIRE_CUDA(call) cr_assert_eq(call, CUDA_SUCCESS, "%s", #call)
+
+/* Extensions of the emulator's libcuda. */
+CUresult cuEmulatorCountBytes(int on);
+CUresult cuEmulatorDistinctBytes(unsigned long long *read, unsigned long long *written,
+                                 unsigned long long *touched);
+
+enum { TOKENS = 512, KERNELS = 16 };
+static const double tolerance = 0.02;
+
+static const struct {
+    const char *name;
+    int hidden_size, ffn_hidden_size, beta;
+    const char *fields, *params;
+} specs[] = {
+    {"gated without bias", 256, 512, 0,
+     "activation_func = F.silu, gated_linear_unit = true, add_bias_linear = false,"
+     "params_dtype = 'bf16'",
+     ""},
+    {"bias and scale", 256, 512, 1,
+     "activation_func = F.silu, gated_linear_unit = true, add_bias_linear = true,"
+     "num_moe_experts = 2, params_dtype = 'bf16', gradient_accumulation_fusion = true",
+     "is_expert = true, per_token_scale = true"},
+    {"fp32, not gated", 128, 256, 0,
+     "activation_func = F.gelu, gated_linear_unit = false, add_bias_linear = true,"
+     "params_dtype = 'fp32'",
+     ""},
+    {"saved activation", 256, 512, 0,
+     "activation_func = F.silu, gated_linear_unit = true, add_bias_linear = false,"
+     "params_dtype = 'bf16', save_activation = true",
+     ""},
+    {"ragged", 72, 136, 1,
+     "activation_func = F.gelu, gated_linear_unit = true, add_bias_linear = true,"
+     "params_dtype = 'fp16'",
+     ""},
+    {"delayed weight gradients", 256, 384, 0,
+     "activation_func = F.relu, gated_linear_unit = false, add_bias_linear = true,"
+     "params_dtype = 'bf16', delay_wgrad_compute = true, save_activation = true",
+     ""},
+};
+
+/* What the kernels of a step have touched, in the order of their launches. */
+typedef struct counts {
+    unsigned long long touched[KERNELS];
+    int launches, read;
+} counts;
+
+/* The counts are those of the last kernel: read when it has run, before there is another. */
+static void read_last(counts *c)
+{
+    if (c->read == c->launches)
+        return;
+    cr_assert_lt(c->read, KERNELS);
+    REQUIRE_CUDA(cuCtxSynchronize());
+    REQUIRE_CUDA(cuEmulatorDistinctBytes(NULL, NULL, &c->touched[c->read++]));
+}
+
+static void before_launch(void *user)
+{
+    counts *c = user;
+    read_last(c);
+    c->launches++;
+}
+
+static const counting_driver *open_driver(void)
+{
+    void *library = dlopen(getenv("MMLP_DRIVER"), RTLD_NOW | RTLD_LOCAL);
+    cr_assert_not_null(library, "%s", dlerror());
+    void *address = dlsym(library, "counting_driver_get");
+    const counting_driver *(*get)(void);
+    memcpy(&get, &address, sizeof get);
+    return get();
+}
+
+/* The kernels of the passes stand before those of initialisation, in launch order. */
+static void compare(const mmlp_mlp *mlp, const counts *c, const char *spec)
+{
+    for (int i = 0; i < c->read; i++) {
+        mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
+        REQUIRE(mmlp_mlp_kernel(mlp, i, &kernel));
+        cr_expect_str_neq(kernel.pass, "init");
+        double planned = kernel.bytes + TOKENS * kernel.bytes_per_token,
+               found = (double)c->touched[i];
+        cr_expect(fabs(found - planned) <= tolerance * planned,
+                  "%s: %s, %s: touches %.0f bytes, planned are %.0f", spec, kernel.pass,
+                  kernel.step, found, planned);
+    }
+    mmlp_kernel_properties rest = MMLP_KERNEL_PROPERTIES_INIT;
+    cr_assert_lt(c->read, mmlp_mlp_kernel_count(mlp));
+    REQUIRE(mmlp_mlp_kernel(mlp, c->read, &rest));
+    cr_expect_str_eq(rest.pass, "init", "%s: %s did not run", spec, rest.name);
+}
+
+Test(bytes, every_kernel_touches_the_bytes_that_are_planned)
+{
+    /* Bias gradients are fp32, which is what the plan counts: it does not know their type. */
+    const counting_driver *driver = open_driver();
+    mmlp_context *context = loaded_device();
+    CUcontext primary;
+    REQUIRE_CUDA(cuDevicePrimaryCtxRetain(&primary, 0));
+    REQUIRE_CUDA(cuCtxSetCurrent(primary));
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        loaded_mlp loaded;
+        training_step step;
+        counts c = {.launches = 0};
+        step_options options = {
+            .tokens = TOKENS, .seed = 1, .beta = specs[i].beta, .bias_gradients_fp32 = 1};
+        char *content = loaded_spec(specs[i].hidden_size, specs[i].ffn_hidden_size, specs[i].fields,
+                                    specs[i].params);
+        loaded_open(&loaded, context, content, TOKENS, 0);
+        free(content);
+        step_start(&step, context, loaded.bundle, loaded.mlp, &options);
+        REQUIRE_CUDA(cuEmulatorCountBytes(1));
+        driver->set_hook(before_launch, &c);
+        REQUIRE(step_run(&step, loaded.mlp));
+        driver->set_hook(NULL, NULL);
+        read_last(&c);
+        REQUIRE_CUDA(cuEmulatorCountBytes(0));
+        compare(loaded.mlp, &c, specs[i].name);
+        step_finish(&step);
+        loaded_close(&loaded);
+    }
+    REQUIRE_CUDA(cuCtxSetCurrent(NULL));
+    REQUIRE_CUDA(cuDevicePrimaryCtxRelease(0));
+    mmlp_context_destroy(context);
+}
