@@ -1,6 +1,6 @@
 /*
  * block.c: one block: its registers, its shared memory and the turns its warps take. The order is a
- * function of the seed and the block's number alone.
+ * function of the schedule and the block's number alone.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -8,14 +8,6 @@
 #include "exec.h"
 
 enum { QUANTUM = 512 };
-
-static uint64_t mix(uint64_t x)
-{
-    x += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
 
 static uint32_t next_random(exec_block *block)
 {
@@ -81,12 +73,15 @@ static void start_warp(exec_block *block, int index)
     const exec_grid *g = block->grid;
     emu_warp *w = &block->warps[index];
     async_copy *copies = w->copies;
-    int capacity = w->copy_capacity;
+    async_source *sources = w->sources;
+    int capacity = w->copy_capacity, source_capacity = w->source_capacity;
     unsigned left = g->threads_per_block - (unsigned)index * 32;
     *w = (emu_warp){.block = block,
                     .index = index,
                     .copies = copies,
                     .copy_capacity = capacity,
+                    .sources = sources,
+                    .source_capacity = source_capacity,
                     .existing = left >= 32 ? FULL_MASK : (1u << left) - 1,
                     .split_count = 1,
                     .running = -1,
@@ -98,16 +93,18 @@ static void start_warp(exec_block *block, int index)
     fill_registers(w);
 }
 
-void block_start(exec_block *block, const exec_grid *grid, uint64_t linear)
+void block_start(exec_block *block, const exec_grid *grid, uint64_t turn)
 {
     const ir_kernel *kernel = grid->kernel;
+    uint64_t linear = schedule_block(&grid->schedule, turn, grid->blocks);
     block->grid = grid;
     block->linear = linear;
+    block->turn = turn;
     block->paused = false;
     block->index[0] = (unsigned)(linear % grid->grid[0]);
     block->index[1] = (unsigned)(linear / grid->grid[0] % grid->grid[1]);
     block->index[2] = (unsigned)(linear / grid->grid[0] / grid->grid[1]);
-    block->random = mix(grid->seed ^ mix(linear));
+    block->random = schedule_mix(grid->schedule.seed ^ schedule_mix(linear));
     block->warp_count = (int)((grid->threads_per_block + 31) / 32);
     block->shared_bytes = grid->shared_bytes;
     block->registers_memory = reserve(block->registers_memory, &block->registers_capacity,
@@ -144,6 +141,12 @@ static emu_warp *choose_warp(exec_block *block)
     return NULL;
 }
 
+static int32_t choose_quantum(exec_block *block)
+{
+    int32_t fixed = block->grid->schedule.quantum;
+    return fixed ? fixed : QUANTUM + (int32_t)(next_random(block) % QUANTUM);
+}
+
 static bool is_finished(const exec_block *block)
 {
     for (int i = 0; i < block->warp_count; i++) {
@@ -167,7 +170,7 @@ block_state block_run(exec_block *block, uint64_t instructions)
             break;
         }
         uint64_t before = w->executed;
-        warp_run(w, QUANTUM + (int32_t)(next_random(block) % QUANTUM));
+        warp_run(w, choose_quantum(block));
         done += w->executed - before;
         if (done >= instructions && !block->fault.result) {
             return is_finished(block) ? BLOCK_DONE : BLOCK_PAUSED;
@@ -184,5 +187,6 @@ void block_release(exec_block *block)
     free(block->shared_known);
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
         free(block->warps[i].copies);
+        free(block->warps[i].sources);
     }
 }

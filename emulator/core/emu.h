@@ -37,12 +37,31 @@ typedef struct emu_arch {
 const emu_arch *emu_arch_find(const char *id);
 const emu_arch *emu_arch_at(int index);
 
+/* The choices that CUDA leaves open: a run is a function of them and of the block alone, whatever
+ * the number of host threads. All zero: as MMLP_EMULATOR_SCHEDULE=0. */
+typedef struct emu_schedule {
+    uint64_t seed;    /* of the orders of warps and of blocks, and of errors */
+    int32_t quantum;  /* instructions a warp runs before another may; 0: drawn each time */
+    bool late_copies; /* cp.async moves its bytes in the wait that covers it, not at issue */
+    bool elect_high;  /* elect.sync chooses the highest lane, not the lowest */
+    bool adverse;     /* .approx results are as wrong as they may be */
+} emu_schedule;
+
+/* A warp runs until it waits; the limit is for those that spin. */
+#define EMU_QUANTUM_BLOCK (1 << 20)
+enum { EMU_SCHEDULE_BYTES = 96 };
+
+/* From "SEED,word=value,..."; false: not such a text, emu_schedule_legal says what is. */
+bool emu_schedule_read(emu_schedule *out, const char *text);
+const char *emu_schedule_legal(void);
+void emu_schedule_print(char out[EMU_SCHEDULE_BYTES], const emu_schedule *schedule);
+
 /* How a machine behaves; the front fills it from the environment (see driver/options.c). */
 typedef struct emu_config {
     const emu_arch *arch;
-    uint64_t schedule_seed; /* order of warps: a function of this seed and the block index alone */
-    int threads;            /* host threads that run blocks; 0: all cores of this process */
-    const char *isa;        /* "avx512", "avx2", "plain", or NULL: the best this CPU has */
+    emu_schedule schedule;
+    int threads;     /* host threads that run blocks; 0: all cores of this process */
+    const char *isa; /* "avx512", "avx2", "plain", or NULL: the best this CPU has */
 } emu_config;
 
 typedef struct emu_machine emu_machine;
@@ -127,8 +146,8 @@ typedef struct emu_launch {
  * (trap, and what only a checker finds: uninitialised reads, barrier misuse, divergence at an
  * aligned instruction, deadlock). `report` (capacity report_bytes, may be NULL) then holds the
  * text: what, kernel, PTX line with its text, block, warp, lanes, address, allocation (base, size,
- * label, distance), and the seed. A launch that the device cannot make (extents, threads, shared
- * memory, clusters) runs nothing and is INVALID_VALUE.
+ * label, distance), and the schedule. A launch that the device cannot make (extents, threads,
+ * shared memory, clusters) runs nothing and is INVALID_VALUE.
  */
 CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch *launch,
                  const void *params, char *report, size_t report_bytes);

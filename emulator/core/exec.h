@@ -11,6 +11,7 @@
 #include "decode.h"
 #include "emu.h"
 #include "memory.h"
+#include "schedule.h"
 #include "tally.h"
 
 enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32 };
@@ -85,6 +86,12 @@ typedef struct async_copy {
     uint32_t target[IR_LANES];
 } async_copy;
 
+/* With copies=late: what a copy will move when it is waited for. */
+typedef struct async_source {
+    uint64_t at[IR_LANES];
+    uint8_t bytes[IR_LANES]; /* of the source; the rest of the target gets zeros */
+} async_source;
+
 struct emu_warp {
     uint8_t *registers;
     uint32_t pc;       /* the instruction after the one that runs */
@@ -102,7 +109,8 @@ struct emu_warp {
     warp_split splits[IR_LANES];
     int split_count, running;
     async_copy *copies;
-    int copy_count, copy_capacity;
+    async_source *sources; /* copies=late: one for each copy */
+    int copy_count, copy_capacity, source_capacity;
     uint32_t groups[IR_LANES]; /* cp.async groups committed by each lane */
     uint64_t executed;
     int32_t quantum, unused; /* the budget given; what was left of it when the warp stopped */
@@ -128,7 +136,7 @@ typedef struct exec_fault {
 typedef struct exec_block {
     const struct exec_grid *grid;
     unsigned index[3];
-    uint64_t linear;
+    uint64_t linear, turn; /* its number; its place in the order of blocks */
     uint64_t random;
     bool paused; /* it made room for other blocks before */
     int warp_count;
@@ -154,13 +162,14 @@ typedef struct exec_grid {
     unsigned grid[3], block[3];
     size_t dynamic_shared, shared_bytes;
     const uint8_t *params;
-    uint64_t seed, id;
+    emu_schedule schedule;
+    uint64_t id, blocks;
     unsigned threads_per_block;
 } exec_grid;
 
 /* ---- block.c ---- */
 typedef enum block_state { BLOCK_DONE, BLOCK_PAUSED, BLOCK_FAULT } block_state;
-void block_start(exec_block *block, const exec_grid *grid, uint64_t linear);
+void block_start(exec_block *block, const exec_grid *grid, uint64_t turn);
 /* Runs until all warps ended, a fault, or about `instructions` were executed. */
 block_state block_run(exec_block *block, uint64_t instructions);
 void block_release(exec_block *block); /* frees what blocks reuse */

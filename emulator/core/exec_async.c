@@ -1,6 +1,6 @@
 /*
- * exec_async.c: cp.async and the waits for it. The bytes move at once, but count as uninitialised
- * until the lane has waited for their group.
+ * exec_async.c: cp.async and the waits for it. The bytes move at once, or (copies=late) in the
+ * wait, and count as uninitialised until the lane has waited for their group.
  *
  * cp.async: r: target, source, size, ignore predicate; aux: bytes; target: source offset.
  */
@@ -12,8 +12,9 @@ static void forget_shared(u8 *map, u64 offset, u32 bytes)
     memcpy(map + (offset >> 6 << 3), &word, sizeof word);
 }
 
-/* Remembers the targets until the lanes wait for their group. */
-static void remember_copy(emu_warp *w, const lane_addresses *to, u32 bytes, u32 mask)
+/* Remembers the targets until the lanes wait for their group, and `source` if it moves then. */
+static void remember_copy(emu_warp *w, const lane_addresses *to, const async_source *source,
+                          u32 bytes, u32 mask)
 {
     while (mask) {
         u32 group = w->groups[__builtin_ctz(mask)], same = 0;
@@ -21,6 +22,10 @@ static void remember_copy(emu_warp *w, const lane_addresses *to, u32 bytes, u32 
             same |= (u32)(w->groups[i] == group) << i;
         }
         POOL_GROW(w->copies, w->copy_count, w->copy_capacity);
+        if (source) {
+            POOL_GROW(w->sources, w->copy_count, w->source_capacity);
+            w->sources[w->copy_count] = *source;
+        }
         async_copy *copy = &w->copies[w->copy_count++];
         copy->mask = mask & same;
         copy->group = group;
@@ -90,6 +95,33 @@ static void copy_parts(emu_warp *w, const lane_addresses *to, const lane_address
     }
 }
 
+/* What copy_parts would do now, for the wait; until then nobody may read the target. */
+static void put_off(emu_warp *w, const lane_addresses *to, const lane_addresses *from,
+                    const u32 *size, u32 reading, u32 bytes, u32 mask)
+{
+    async_source source;
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        bool reads = reading >> i & 1;
+        source.at[i] = reads ? from->at[i] : 0;
+        source.bytes[i] = reads ? (u8)size[i] : 0;
+        forget_shared((u8 *)w->block->shared_known, to->at[i], bytes);
+    }
+    remember_copy(w, to, &source, bytes, mask);
+}
+
+/* The wait for lane i of copy k. */
+static void land(emu_warp *w, int k, int i)
+{
+    const async_copy *copy = &w->copies[k];
+    const async_source *source = &w->sources[k];
+    u8 value[16] = {0};
+    if (source->bytes[i]) {
+        memcpy(value, host(0, source->at[i]), source->bytes[i]);
+    }
+    memcpy(w->block->shared + copy->target[i], value, copy->bytes);
+}
+
 DEFINE_HANDLER(cp_async)
 {
     u32 bytes = in->aux >> AUX_ACTION_SHIFT, ignored = read_predicate(w, in->r[3]) & mask;
@@ -114,12 +146,16 @@ DEFINE_HANDLER(cp_async)
             return;
         }
     }
+    if (w->block->grid->schedule.late_copies) {
+        put_off(w, &to, &from, size, reading, bytes, mask);
+        return;
+    }
     if (bytes == 16 && whole == mask) {
         copy_whole(w, &to, &from, mask);
     } else {
         copy_parts(w, &to, &from, size, reading, bytes, mask);
     }
-    remember_copy(w, &to, bytes, mask);
+    remember_copy(w, &to, NULL, bytes, mask);
 }
 
 DEFINE_HANDLER(cp_async_commit)
@@ -146,12 +182,16 @@ DEFINE_HANDLER(cp_async_wait)
 {
     u8 *known = (u8 *)w->block->shared_known;
     static const u8 all[2] = {0xff, 0xff};
+    bool late = w->block->grid->schedule.late_copies;
     int kept = 0;
     for (int k = 0; k < w->copy_count; k++) {
         async_copy *copy = &w->copies[k];
         u32 arrived = arrived_lanes(w, copy, in->imm, mask);
         for (u32 left = arrived; left; left &= left - 1) {
             u64 offset = copy->target[__builtin_ctz(left)];
+            if (late) {
+                land(w, k, __builtin_ctz(left));
+            }
             if (copy->bytes == 16) {
                 memcpy(known + (offset >> 3), all, sizeof all);
                 continue;
@@ -162,6 +202,9 @@ DEFINE_HANDLER(cp_async_wait)
         copy->mask &= ~arrived;
         if (copy->mask && kept++ != k) {
             w->copies[kept - 1] = *copy;
+            if (late) {
+                w->sources[kept - 1] = w->sources[k];
+            }
         }
     }
     w->copy_count = kept;

@@ -201,10 +201,11 @@ DEFINE_HANDLER(activemask)
     LANES(d[i] = mask;);
 }
 
-/* r: leader, predicate, members; the lowest member is the leader */
+/* r: leader, predicate, members; the lowest member is the leader, or the highest */
 static void elect_members(emu_warp *w, const emu_instr *in, u32 mask)
 {
-    u32 leader = (u32)__builtin_ctz(mask);
+    bool high = w->block->grid->schedule.elect_high;
+    u32 leader = (u32)(high ? 31 - __builtin_clz(mask) : __builtin_ctz(mask));
     u32 *d = REG(u32, 0);
     LANES(d[i] = leader;);
     write_predicate(w, in->r[1], 1u << leader, mask);

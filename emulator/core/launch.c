@@ -1,6 +1,7 @@
 /*
- * launch.c: runs a grid. The calling thread and the machine's workers take blocks in order; a block
- * that runs for very long makes room for others, so that blocks which wait for each other finish.
+ * launch.c: runs a grid. The calling thread and the machine's workers take blocks in the schedule's
+ * order; a block that runs for very long makes room for others, so that blocks which wait for each
+ * other finish.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,10 +23,9 @@ typedef struct printed_block {
 /* The grid all threads of the crew work on. */
 typedef struct launch_job {
     const exec_grid *grid;
-    uint64_t blocks;
     _Atomic uint64_t next;
     _Atomic uint64_t executed;
-    _Atomic uint64_t faulty; /* the lowest block with a fault; blocks above it need not run */
+    _Atomic uint64_t faulty; /* the first block with a fault; those of later turns need not run */
     pthread_mutex_t lock;    /* of what follows */
     exec_fault fault;
     printed_block *printed;
@@ -64,12 +64,12 @@ static bool start_next(launch_job *job, block_set *set)
     if (set->running_count >= MOST_RESIDENT) {
         return false;
     }
-    uint64_t linear = atomic_fetch_add(&job->next, 1);
-    if (linear >= job->blocks || linear > atomic_load(&job->faulty)) {
+    uint64_t turn = atomic_fetch_add(&job->next, 1);
+    if (turn >= job->grid->blocks || turn > atomic_load(&job->faulty)) {
         return false;
     }
     exec_block *block = take_block(set);
-    block_start(block, job->grid, linear);
+    block_start(block, job->grid, turn);
     POOL_GROW(set->running, set->running_count, set->running_capacity);
     set->running[set->running_count++] = block;
     return true;
@@ -78,10 +78,10 @@ static bool start_next(launch_job *job, block_set *set)
 static void keep_fault(launch_job *job, exec_block *block)
 {
     pthread_mutex_lock(&job->lock);
-    if (block->linear < atomic_load(&job->faulty)) {
+    if (block->turn < atomic_load(&job->faulty)) {
         free(job->fault.text);
         job->fault = block->fault;
-        atomic_store(&job->faulty, block->linear);
+        atomic_store(&job->faulty, block->turn);
     } else {
         free(block->fault.text);
     }
@@ -126,7 +126,7 @@ static void work(launch_job *job)
         }
         turn = turn < set.running_count ? turn : 0;
         exec_block *block = set.running[turn];
-        bool useless = block->linear > atomic_load(&job->faulty);
+        bool useless = block->turn > atomic_load(&job->faulty);
         uint64_t slice = block->paused ? LATER_SLICE : FIRST_SLICE;
         if (useless || block_run(block, slice) != BLOCK_PAUSED) {
             finish_block(job, &set, turn);
@@ -208,7 +208,7 @@ void launch_crew_end(launch_crew *crew)
 static void run_job(emu_machine *machine, launch_job *job)
 {
     int threads = machine->threads > 0 ? machine->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (threads <= 1 || job->blocks == 1) {
+    if (threads <= 1 || job->grid->blocks == 1) {
         work(job);
         return;
     }
@@ -278,8 +278,7 @@ static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel,
 static void run_grid(emu_machine *machine, const exec_grid *grid, CUresult *result, char *report,
                      size_t report_bytes)
 {
-    launch_job job = {.grid = grid,
-                      .blocks = (uint64_t)grid->grid[0] * grid->grid[1] * grid->grid[2]};
+    launch_job job = {.grid = grid};
     atomic_store(&job.faulty, UINT64_MAX);
     pthread_mutex_init(&job.lock, NULL);
     run_job(machine, &job);
@@ -309,9 +308,10 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
                       .memory = &machine->memory,
                       .dynamic_shared = launch->dynamic_shared_bytes,
                       .params = params,
-                      .seed = machine->seed};
+                      .schedule = machine->schedule};
     memcpy(grid.grid, launch->grid, sizeof grid.grid);
     memcpy(grid.block, launch->block, sizeof grid.block);
+    grid.blocks = (uint64_t)grid.grid[0] * grid.grid[1] * grid.grid[2];
     grid.threads_per_block = launch->block[0] * launch->block[1] * launch->block[2];
     grid.shared_bytes = launch->dynamic_shared_bytes
                             ? kernel->shared_dynamic + launch->dynamic_shared_bytes

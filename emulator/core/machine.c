@@ -37,7 +37,7 @@ CUresult emu_machine_create(emu_machine **out, const emu_config *config)
     }
     emu_machine *machine = pool_require(calloc(1, sizeof *machine));
     machine->arch = config->arch;
-    machine->seed = config->schedule_seed;
+    machine->schedule = config->schedule;
     machine->threads = config->threads;
     machine->handlers = handlers;
     if (!memory_open(&machine->memory, config->arch->memory_bytes)) {

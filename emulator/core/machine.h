@@ -11,7 +11,7 @@ typedef struct launch_crew launch_crew;
 
 struct emu_machine {
     const emu_arch *arch;
-    uint64_t seed;
+    emu_schedule schedule;
     int threads;
     emu_handler *const *handlers;
     memory_arena memory;

@@ -1,6 +1,7 @@
 /*
  * report.c: the text a person reads when a kernel breaks a rule: what, where in the PTX, which
- * threads, which memory, and the seed that repeats it. The first fault of a block stops the block.
+ * threads, which memory, and the schedule that repeats it. The first fault of a block stops the
+ * block.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,9 +43,11 @@ static void add_place(text *t, const exec_block *block, const emu_warp *w, uint3
              thread / g->block[0] / g->block[1], g->block[0], g->block[1], g->block[2]);
 }
 
-static void add_seed(text *t, const exec_grid *g)
+static void add_schedule(text *t, const exec_grid *g)
 {
-    text_add(t, "  seed        %llu\n", (unsigned long long)g->seed);
+    char word[EMU_SCHEDULE_BYTES];
+    emu_schedule_print(word, &g->schedule);
+    text_add(t, "  repeat      MMLP_EMULATOR_SCHEDULE=%s\n", word);
 }
 
 /* Begins the report, unless the block has one already. */
@@ -75,7 +78,7 @@ void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lan
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
     if (begin(w, in, result, lanes, what, &t)) {
-        add_seed(&t, w->block->grid);
+        add_schedule(&t, w->block->grid);
         w->block->fault.text = t.chars;
     }
 }
@@ -155,7 +158,7 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
         text_add(&t, "  allocation  %zu bytes\n",
                  space == SPACE_LOCAL ? w->local_bytes : g->kernel->param_bytes);
     }
-    add_seed(&t, g);
+    add_schedule(&t, g);
     w->block->fault.text = t.chars;
 }
 
@@ -196,6 +199,6 @@ void fault_deadlock(exec_block *block)
             add_split(&t, g->kernel, w, &w->splits[k]);
         }
     }
-    add_seed(&t, g);
+    add_schedule(&t, g);
     block->fault.text = t.chars;
 }

@@ -143,7 +143,7 @@ CUresult front_context_create(CUcontext *out, unsigned flags, CUdevice device)
     CUcontext context = calloc(1, sizeof *context);
     if (!context)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    emu_config config = {front_settings.arch, front_settings.schedule_seed, front_settings.threads,
+    emu_config config = {front_settings.arch, front_settings.schedule, front_settings.threads,
                          front_settings.isa};
     CUresult result = emu_machine_create(&context->machine, &config);
     if (result != CUDA_SUCCESS) {

@@ -60,8 +60,8 @@ static bool parse_device(front_options *out, const char *variable, const char *v
 
 static bool parse_schedule(front_options *out, const char *variable, const char *value)
 {
-    return parse_number(&out->schedule_seed, value, UINT64_MAX) ||
-           reject(variable, value, "an integer from 0 to 18446744073709551615");
+    return emu_schedule_read(&out->schedule, value) ||
+           reject(variable, value, emu_schedule_legal());
 }
 
 static bool parse_threads(front_options *out, const char *variable, const char *value)
@@ -84,7 +84,7 @@ static bool parse_isa(front_options *out, const char *variable, const char *valu
     }
     if (out->isa) {
         /* Only a machine knows what this CPU can do. */
-        emu_config config = {out->arch, 0, 1, out->isa};
+        emu_config config = {out->arch, {0}, 1, out->isa};
         emu_machine *machine = NULL;
         if (emu_machine_create(&machine, &config) == CUDA_SUCCESS) {
             emu_machine_destroy(machine);

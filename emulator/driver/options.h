@@ -10,7 +10,7 @@
 typedef struct front_options {
     const emu_arch *arch;
     int device_count;
-    uint64_t schedule_seed;
+    emu_schedule schedule;
     int threads;
     const char *isa; /* a constant, or NULL: the best one */
 } front_options;
