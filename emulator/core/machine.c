@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adverse.h"
 #include "machine.h"
 
 /* ---- machines ---- */
@@ -39,7 +40,11 @@ CUresult emu_machine_create(emu_machine **out, const emu_config *config)
     machine->arch = config->arch;
     machine->schedule = config->schedule;
     machine->threads = config->threads;
-    machine->handlers = handlers;
+    machine->exact_handlers = handlers;
+    memcpy(machine->handlers, handlers, sizeof machine->handlers);
+    if (config->schedule.adverse) {
+        adverse_replace(machine->handlers);
+    }
     if (!memory_open(&machine->memory, config->arch->memory_bytes)) {
         free(machine);
         return CUDA_ERROR_OUT_OF_MEMORY;
