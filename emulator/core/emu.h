@@ -152,6 +152,10 @@ typedef struct emu_launch {
 CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch *launch,
                  const void *params, char *report, size_t report_bytes);
 
+/* Ends later launches that run more instructions of warps than this, about, with LAUNCH_TIMEOUT; 0:
+ * they may run for ever. */
+void emu_limit_instructions(emu_machine *machine, uint64_t most);
+
 /* Totals of the last finished launch, for the bench. */
 typedef struct emu_run_counts {
     uint64_t warp_instructions;

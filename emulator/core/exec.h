@@ -204,6 +204,7 @@ void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lan
 void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
                          ptx_space space, uint64_t address, size_t bytes, const char *what);
 void fault_deadlock(exec_block *block);
+void fault_limit(exec_block *block); /* the launch has run as many instructions as it may */
 
 /* ---- print.c ---- */
 void print_format(emu_warp *w, const emu_instr *in, uint32_t mask);

@@ -88,14 +88,23 @@ static void keep_fault(launch_job *job, exec_block *block)
     pthread_mutex_unlock(&job->lock);
 }
 
-static void finish_block(launch_job *job, block_set *set, int index)
+static uint64_t executed_by(const exec_block *block)
 {
-    exec_block *block = set->running[index];
     uint64_t executed = 0;
     for (int i = 0; i < block->warp_count; i++) {
         executed += block->warps[i].executed;
     }
-    atomic_fetch_add(&job->executed, executed);
+    return executed;
+}
+
+static void finish_block(launch_job *job, block_set *set, int index)
+{
+    exec_block *block = set->running[index];
+    uint64_t executed = executed_by(block), limit = job->grid->machine->instruction_limit;
+    executed += atomic_fetch_add(&job->executed, executed);
+    if (limit && executed > limit && !block->fault.result) {
+        fault_limit(block);
+    }
     if (block->fault.result) {
         keep_fault(job, block);
     }
@@ -128,7 +137,10 @@ static void work(launch_job *job)
         exec_block *block = set.running[turn];
         bool useless = block->turn > atomic_load(&job->faulty);
         uint64_t slice = block->paused ? LATER_SLICE : FIRST_SLICE;
-        if (useless || block_run(block, slice) != BLOCK_PAUSED) {
+        uint64_t limit = job->grid->machine->instruction_limit;
+        slice = limit && slice > limit ? limit : slice;
+        if (useless || block_run(block, slice) != BLOCK_PAUSED ||
+            (limit && executed_by(block) > limit)) {
             finish_block(job, &set, turn);
         } else {
             block->paused = true;
@@ -330,6 +342,13 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
     }
     pthread_mutex_unlock(&machine->launching);
     return result;
+}
+
+void emu_limit_instructions(emu_machine *machine, uint64_t most)
+{
+    pthread_mutex_lock(&machine->launching);
+    machine->instruction_limit = most;
+    pthread_mutex_unlock(&machine->launching);
 }
 
 void emu_run_last_counts(emu_machine *machine, emu_run_counts *out)

@@ -19,6 +19,7 @@ struct emu_machine {
     pthread_mutex_t launching; /* held while a kernel runs, a module loads or memory is freed */
     launch_crew *crew;         /* the worker threads, made by the first launch */
     uint64_t launches;
+    uint64_t instruction_limit; /* of a launch; 0: none */
     emu_run_counts counts;
     memory_tally tally; /* its maps exist while bytes are counted */
     emu_byte_counts byte_counts;

@@ -18,6 +18,8 @@ static const char *result_name(CUresult result)
         return "CUDA_ERROR_MISALIGNED_ADDRESS";
     case CUDA_ERROR_ILLEGAL_INSTRUCTION:
         return "CUDA_ERROR_ILLEGAL_INSTRUCTION";
+    case CUDA_ERROR_LAUNCH_TIMEOUT:
+        return "CUDA_ERROR_LAUNCH_TIMEOUT";
     case CUDA_ERROR_ASSERT:
         return "CUDA_ERROR_ASSERT";
     default:
@@ -162,6 +164,26 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
     w->block->fault.text = t.chars;
 }
 
+/* A report without an instruction. */
+static void begin_block(exec_block *block, CUresult result, const char *what, text *t)
+{
+    const exec_grid *g = block->grid;
+    block->fault.result = result;
+    text_add(t, "%s: %s (%s)\n", g->arch->name, what, result_name(result));
+    text_add(t, "  kernel      %.200s\n", g->kernel->name);
+    text_add(t, "  block       (%u,%u,%u) of grid (%u,%u,%u)\n", block->index[0], block->index[1],
+             block->index[2], g->grid[0], g->grid[1], g->grid[2]);
+    add_schedule(t, g);
+}
+
+void fault_limit(exec_block *block)
+{
+    text t = {0};
+    begin_block(block, CUDA_ERROR_LAUNCH_TIMEOUT, "the launch ran as many instructions as it may",
+                &t);
+    block->fault.text = t.chars;
+}
+
 /* One line for each group of lanes: where it is and what it waits for. */
 static void add_split(text *t, const ir_kernel *kernel, const emu_warp *w, const warp_split *s)
 {
@@ -184,12 +206,7 @@ void fault_deadlock(exec_block *block)
 {
     const exec_grid *g = block->grid;
     text t = {0};
-    block->fault.result = CUDA_ERROR_LAUNCH_FAILED;
-    text_add(&t, "%s: deadlock: no warp of the block can go on (%s)\n", g->arch->name,
-             result_name(CUDA_ERROR_LAUNCH_FAILED));
-    text_add(&t, "  kernel      %.200s\n", g->kernel->name);
-    text_add(&t, "  block       (%u,%u,%u) of grid (%u,%u,%u)\n", block->index[0], block->index[1],
-             block->index[2], g->grid[0], g->grid[1], g->grid[2]);
+    begin_block(block, CUDA_ERROR_LAUNCH_FAILED, "deadlock: no warp of the block can go on", &t);
     for (int i = 0; i < block->warp_count; i++) {
         const emu_warp *w = &block->warps[i];
         if (!w->live) {
@@ -199,6 +216,5 @@ void fault_deadlock(exec_block *block)
             add_split(&t, g->kernel, w, &w->splits[k]);
         }
     }
-    add_schedule(&t, g);
     block->fault.text = t.chars;
 }

@@ -1,5 +1,6 @@
 /*
- * cu_emulator.c: functions that CUDA does not have: counts of what the last kernel touched.
+ * cu_emulator.c: functions that CUDA does not have: counts of what the last kernel touched, and
+ * a limit for kernels that may not end.
  * Programs look them up by name (cuGetProcAddress does not know them). cuEmulatorLastReport is in
  * front.c.
  */
@@ -16,6 +17,18 @@ CUresult cuEmulatorCountBytes(int on);
  */
 CUresult cuEmulatorDistinctBytes(unsigned long long *read, unsigned long long *written,
                                  unsigned long long *touched);
+
+/* Kernels launched later in the current context end with CUDA_ERROR_LAUNCH_TIMEOUT when they have
+ * run about this many instructions (of warps); 0: never. */
+CUresult cuEmulatorLimitInstructions(unsigned long long most);
+
+CUresult cuEmulatorLimitInstructions(unsigned long long most)
+{
+    CUcontext context;
+    FRONT_TRY(front_current(&context));
+    emu_limit_instructions(context->machine, most);
+    return CUDA_SUCCESS;
+}
 
 CUresult cuEmulatorCountBytes(int on)
 {

@@ -16,71 +16,7 @@
 
 enum { ROUNDS = 15000, MOST_TOKENS = 1 << 16, MOST_TEXT = 1 << 18 };
 
-/* ---- texts to start from ------------------------------------------------------------------- */
-
-#define HEADER ".version 9.0\n.target sm_80\n.address_size 64\n"
-
-static const char arithmetic[] = HEADER
-    ".visible .entry kernel(.param .u64 pin, .param .u64 pout)\n{\n"
-    "  .shared .align 16 .b8 own[256];\n"
-    "  .reg .b64 %in, %out, %rd<8>; .reg .b32 %t, %r<16>; .reg .f32 %f<8>; .reg .f64 %d<4>;\n"
-    "  .reg .b16 %h<4>; .reg .pred %p<4>; .reg .b128 %q<2>;\n"
-    "  ld.param.u64 %in, [pin]; ld.param.u64 %out, [pout+0]; mov.u32 %t, %tid.x;\n"
-    "  cvta.to.global.u64 %in, %in; mad.wide.u32 %rd0, %t, 4, %out;\n"
-    "  ld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%in+16]; add.cc.u32 %r4, %r0, %r1; addc.u32 %r5, "
-    "%r2, -1;\n"
-    "  setp.lt.and.s32 %p0|%p1, %r0, %r1, !%p2; @!%p0 mul.lo.u32 %r6, %r0, 0x10;\n"
-    "  cvt.rn.f32.u32 %f0, %r1; fma.rn.f32 %f1, %f0, 0f3f800000, %f0; cvt.rzi.s64.f64 %rd1, %d0;\n"
-    "  mov.b64 {%r7, %r8}, %rd1; mov.b64 %rd2, {%r8, %r7}; prmt.b32 %r9, %r7, %r8, 0x3210;\n"
-    "  lop3.b32 %r10, %r7, %r8, %r9, 0xe8; bfe.u32 %r11, %r10, 3, 5; shf.l.wrap.b32 %r12, %r7, "
-    "%r8, 7;\n"
-    "  selp.f32 %f2, %f0, %f1, %p1; ex2.approx.ftz.f32 %f3, %f2; cvt.rn.bf16x2.f32 %r13, %f2, "
-    "%f3;\n"
-    "  st.shared.v2.b32 [own+8], {%r12, %r13}; mov.b128 %q0, {%rd1, %rd2}; st.b32 [%rd0], "
-    "%r13;\n  ret;\n}\n";
-
-static const char control[] = HEADER
-    ".global .u32 word = 7;\n.const .f32 c[3] = {1.0, 0f40000000, -3.0};\n"
-    ".global .align 8 .u64 table[4] = {1, generic(word)+4, word, 0x10};\n"
-    ".extern .shared .align 16 .b8 dynamic[];\n"
-    ".extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);\n"
-    ".func (.param .b32 result) twice(.param .b32 x)\n{\n"
-    "  .reg .b32 %a; ld.param.b32 %a, [x]; add.s32 %a, %a, %a; st.param.b32 [result], %a; ret;\n"
-    "}\n"
-    ".visible .entry kernel(.param .align 16 .b8 block[32], .param .u32 n)\n"
-    ".maxntid 128, 1, 1\n.minnctapersm 2\n{\n"
-    "  .local .align 8 .b8 depot[40]; .reg .pred %p; .reg .b32 %r<8>; .reg .b64 %rd<4>;\n"
-    "  .pragma \"nounroll\"; .loc 1 2 3\n"
-    "  ld.param.u32 %r0, [n]; ld.param.v2.u32 {%r1, %r2}, [block+8];\n"
-    "  targets: .branchtargets L0, L1, $L2;\n  brx.idx %r0, targets;\n"
-    "L0: setp.ne.u32 %p, %r1, 0; @%p bra L1; exit;\n"
-    "L1: { .param .b32 x; .param .b32 y; st.param.b32 [x+0], %r1; call.uni (y), twice, (x); "
-    "ld.param.b32 %r3, [y]; }\n"
-    "$L2: bar.sync 0; barrier.cta.red.popc.u32 %r4, 1, 64, %p; bar.warp.sync -1;\n"
-    "  mov.u64 %rd0, depot; cvta.local.u64 %rd0, %rd0; st.u32 [%rd0+4], %r3;\n"
-    "  atom.global.add.u32 %r5, [table+8], 1; red.shared.add.u32 [dynamic], 2;\n"
-    "  { .param .b64 a; .param .b64 b; .param .b32 z; st.param.b64 [a], %rd0; st.param.b64 [b], "
-    "%rd0; @%p call (z), vprintf, (a, b); }\n"
-    "  @%p trap; ret;\n}\n.section .debug_str { .b8 1, 2 }\n";
-
-static const char collective[] =
-    ".version 9.0\n.target sm_90\n.address_size 64\n"
-    ".visible .entry kernel()\n.reqntid 32\n{\n"
-    "  .shared .align 128 .b8 tile[1024]; .reg .b32 %r<20>; .reg .f32 %f<8>; .reg .pred %p, %q;\n"
-    "  .reg .b64 %rd; .reg .b32 own, b1, b2;\n"
-    "  mov.u32 own, tile; shfl.sync.bfly.b32 %r0|%p, %r1, 4, 31, -1; vote.sync.ballot.b32 %r2, "
-    "!%p, -1;\n"
-    "  match.any.sync.b32 %r3, %r2, 0xffffffff; redux.sync.add.s32 %r4, %r3, -1; activemask.b32 "
-    "%r5;\n"
-    "  cp.async.cg.shared.global.L2::128B [own], [%rd], 16; cp.async.ca.shared.global [own+16], "
-    "[%rd+8], 8, %r5;\n"
-    "  cp.async.commit_group; cp.async.wait_group 0; cp.async.wait_all;\n"
-    "  ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%r6, %r7, %r8, %r9}, [own+64];\n"
-    "  ldmatrix.sync.aligned.m8n8.x2.shared::cta.b16 {b1, b2}, [own];\n"
-    "  mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f0, %f1, %f2, %f3}, {%r6, %r7, %r8, "
-    "%r9}, {b1, b2}, {%f0, %f1, %f2, %f3};\n"
-    "  setp.gt.f32 %q|%p, %f0, %f1; @%q membar.gl; fence.acq_rel.gpu; prefetch.global.L2 [%rd];\n"
-    "  st.shared.v4.f32 [tile+32], {%f0, %f1, %f2, %f3}; elect.sync %r10|%p, -1; ret;\n}\n";
+/* ---- words that come where nothing expects them --------------------------------------------- */
 
 static const char *const strange[] = {"0xffffffffffffffff",
                                       "-9223372036854775808",
@@ -296,9 +232,11 @@ static void keep_text(const char *path)
 
 Test(fuzz_ptx, any_text_is_loaded_or_refused_with_a_line)
 {
-    char *bench[2] = {read_file(MMLP_TEST_BENCH "/gemm_bf16.ptx"),
+    char *seeds[5] = {read_file(MMLP_TEST_CORPUS "/arithmetic.ptx"),
+                      read_file(MMLP_TEST_CORPUS "/control.ptx"),
+                      read_file(MMLP_TEST_CORPUS "/collective.ptx"),
+                      read_file(MMLP_TEST_BENCH "/gemm_bf16.ptx"),
                       read_file(MMLP_TEST_BENCH "/gemm_fp32.ptx")};
-    const char *seeds[5] = {arithmetic, control, collective, bench[0], bench[1]};
     long first = number_of("MMLP_TEST_FUZZ_FIRST", 0), loaded = 0;
     long rounds = number_of("MMLP_TEST_FUZZ_ROUNDS", ROUNDS);
     device_open();
@@ -336,6 +274,6 @@ Test(fuzz_ptx, any_text_is_loaded_or_refused_with_a_line)
               "%ld of %ld texts were accepted: the changes are too weak or too strong", loaded,
               rounds);
     device_close();
-    free(bench[0]);
-    free(bench[1]);
+    for (int i = 0; i < 5; i++)
+        free(seeds[i]);
 }
