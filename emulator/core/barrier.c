@@ -70,7 +70,7 @@ static void complete(exec_block *block, int id)
             }
         }
     }
-    *b = (block_barrier){0};
+    *b = (block_barrier){.completed = b->completed + 1};
 }
 
 void barrier_recheck(exec_block *block)
@@ -93,13 +93,18 @@ static bool is_legal(emu_warp *w, const emu_instr *in, uint32_t mask, uint32_t i
         wrong = "the barrier's number is above 15";
     } else if ((in->aux & BAR_COUNTED) && (count == 0 || count % 32 || count > threads)) {
         wrong = "the thread count is zero, no multiple of 32, or more than the block has";
-    } else if (b->in_progress && b->expected != count) {
-        wrong = "the thread count is not the one the barrier was begun with";
     } else if (b->in_progress && (b->reduces != reduces ||
                                   (reduces && b->action != (int)(in->aux >> BAR_ACTION_SHIFT)))) {
         wrong = "bar.red is mixed with another operation on one barrier";
     } else if (b->lanes[w->index] & mask) {
         wrong = "the warp arrives again before the barrier is complete";
+    }
+    if (b->in_progress && b->expected != count && id < EXEC_BARRIERS) {
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask,
+                    "misuse of barrier %u: this warp counts %u threads, the one that began it %u "
+                    "(0: all)",
+                    id, count, b->expected);
+        return false;
     }
     if (wrong) {
         fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "misuse of barrier %u (count %u): %s",

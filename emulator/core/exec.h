@@ -119,6 +119,7 @@ struct emu_warp {
 
 typedef struct block_barrier {
     bool in_progress;
+    uint32_t completed;               /* times before */
     uint32_t expected;                /* threads, when the count is written; 0: all of the block */
     uint32_t lanes[EXEC_MAX_WARPS];   /* lanes of each warp that have arrived */
     uint32_t waiting[EXEC_MAX_WARPS]; /* of these, the ones that wait */
@@ -203,8 +204,12 @@ void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lan
 /* With the address of the first of `lanes` and what is known about it. */
 void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
                          ptx_space space, uint64_t address, size_t bytes, const char *what);
-void fault_deadlock(exec_block *block);
+/* A report that is not about one instruction: result, kernel, block, schedule. */
+void fault_begin(exec_block *block, CUresult result, const char *what, text *t);
 void fault_limit(exec_block *block); /* the launch has run as many instructions as it may */
+
+/* ---- deadlock.c ---- */
+void fault_deadlock(exec_block *block);
 
 /* ---- print.c ---- */
 void print_format(emu_warp *w, const emu_instr *in, uint32_t mask);

@@ -164,8 +164,7 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
     w->block->fault.text = t.chars;
 }
 
-/* A report without an instruction. */
-static void begin_block(exec_block *block, CUresult result, const char *what, text *t)
+void fault_begin(exec_block *block, CUresult result, const char *what, text *t)
 {
     const exec_grid *g = block->grid;
     block->fault.result = result;
@@ -179,42 +178,7 @@ static void begin_block(exec_block *block, CUresult result, const char *what, te
 void fault_limit(exec_block *block)
 {
     text t = {0};
-    begin_block(block, CUDA_ERROR_LAUNCH_TIMEOUT, "the launch ran as many instructions as it may",
+    fault_begin(block, CUDA_ERROR_LAUNCH_TIMEOUT, "the launch ran as many instructions as it may",
                 &t);
-    block->fault.text = t.chars;
-}
-
-/* One line for each group of lanes: where it is and what it waits for. */
-static void add_split(text *t, const ir_kernel *kernel, const emu_warp *w, const warp_split *s)
-{
-    uint32_t at = s->state == SPLIT_AT_MEETING ? s->pc : s->pc ? s->pc - 1 : 0;
-    int line = kernel->code[at].line;
-    size_t length;
-    const char *source = ptx_line_text(kernel->module, line, &length);
-    text_add(t, "  warp %-2d lanes 0x%08x waits ", w->index, s->mask);
-    if (s->state == SPLIT_AT_BARRIER) {
-        text_add(t, "at barrier %u", s->waits_for);
-    } else if (s->state == SPLIT_AT_WARP_SYNC) {
-        text_add(t, "for lanes 0x%08x at bar.warp.sync", s->waits_for);
-    } else {
-        text_add(t, "for lanes 0x%08x", s->waits_for);
-    }
-    text_add(t, ", line %d: %.*s\n", line, length > 120 ? 120 : (int)length, source);
-}
-
-void fault_deadlock(exec_block *block)
-{
-    const exec_grid *g = block->grid;
-    text t = {0};
-    begin_block(block, CUDA_ERROR_LAUNCH_FAILED, "deadlock: no warp of the block can go on", &t);
-    for (int i = 0; i < block->warp_count; i++) {
-        const emu_warp *w = &block->warps[i];
-        if (!w->live) {
-            text_add(&t, "  warp %-2d has exited\n", i);
-        }
-        for (int k = 0; k < w->split_count; k++) {
-            add_split(&t, g->kernel, w, &w->splits[k]);
-        }
-    }
     block->fault.text = t.chars;
 }

@@ -29,7 +29,8 @@ static void check_mistakes(const mistake *mistakes, size_t count)
         cr_expect_eq(result, m->result, "%s: %d, expected %d\n%s", m->name, (int)result,
                      (int)m->result, report);
         cr_expect(strstr(report, "kernel      kernel\n"), "%s: no kernel in\n%s", m->name, report);
-        cr_expect(strstr(report, "repeat      MMLP_EMULATOR_SCHEDULE=0\n"), "%s: no schedule in\n%s", m->name, report);
+        cr_expect(strstr(report, "repeat      MMLP_EMULATOR_SCHEDULE=0\n"),
+                  "%s: no schedule in\n%s", m->name, report);
         for (size_t k = 0; k < sizeof m->said / sizeof m->said[0] && m->said[k]; k++)
             cr_expect(strstr(report, m->said[k]), "%s: '%s' is not in\n%s", m->name, m->said[k],
                       report);
@@ -298,13 +299,47 @@ Test(faults, threads_that_wait_for_each_other_in_vain_are_reported)
          "setp.lt.u32 %p0, %thread, 32; @%p0 bra A; bar.sync 1; bra.uni B;\nA: bar.sync 0;\nB:",
          64,
          CUDA_ERROR_LAUNCH_FAILED,
-         {"deadlock", "warp 0  lanes 0xffffffff waits at barrier 0",
-          "warp 1  lanes 0xffffffff waits at barrier 1"}},
+         {"cause       the warps disagree: barrier 0 wants lanes 0xffffffff of warp 1, which wait "
+          "at "
+          "barrier 1",
+          "warp 0  lanes 0xffffffff waits at barrier 0 (32 of 64 threads), line 12: A: bar.sync 0;",
+          "warp 1  lanes 0xffffffff waits at barrier 1 (32 of 64 threads), line 11: setp"}},
         {"a barrier for more threads than come",
          "setp.ge.u32 %p0, %thread, 32; @%p0 bra B; bar.sync 2, 64;\nB:",
          64,
          CUDA_ERROR_LAUNCH_FAILED,
-         {"deadlock", "waits at barrier 2", "warp 1  has exited"}},
+         {"cause       barrier 2 counts 32 threads that have exited: it wants 64, and 32 can come",
+          "waits at barrier 2 (32 of 64 threads)", "warp 1  has exited"}},
+        {"more threads than a barrier counts",
+         "bar.sync 2, 64;",
+         96,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {"barrier 2   32 of 64 threads have arrived: warps 0x0000000",
+          "it was complete before, 1 times",
+          "cause       32 threads can come to barrier 2, which counts 64: more use it than it "
+          "counts, "
+          "or some have exited too early"}},
+        {"a warp that arrives twice",
+         "bar.arrive 2, 64; bar.arrive 2, 64;",
+         64,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {"misuse of barrier 2 (count 64): the warp arrives again before the barrier is complete"}},
+        {"what a waiting warp has left undone",
+         "setp.lt.u32 %p0, %thread, 4; @%p0 exit; cp.async.ca.shared.global [shared], [%out], 4; "
+         "setp.ge.u32 %p0, %thread, 32; @%p0 exit; bar.sync 1, 64;",
+         64,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {"warp 0  lanes 0x0000000f have exited",
+          "warp 0  has not waited for 1 cp.async, the oldest of group 0",
+          "warp 0  lanes 0xfffffff0 waits at barrier 1 (32 of 64 threads)"}},
+        {"a shuffle whose partners wait",
+         "setp.lt.u32 %p0, %thread, 16; @%p0 bra A; barrier.sync 1; bra.uni B;\nA: "
+         "shfl.sync.bfly.b32 %r0, %thread, 1, 31, -1;\nB:",
+         32,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {"deadlock",
+          "lanes 0x0000ffff waits for lanes 0xffffffff, of which 0xffff0000 are elsewhere",
+          "lanes 0xffff0000 waits at barrier 1 (0 of 32 threads)"}},
         {"lanes at another barrier",
          "setp.lt.u32 %p0, %thread, 16; @%p0 bra A; bar.sync 1; bra.uni B;\nA: bar.sync 0;\nB:",
          32,
@@ -337,7 +372,7 @@ Test(faults, threads_that_wait_for_each_other_in_vain_are_reported)
          "64;\nB:",
          96,
          CUDA_ERROR_LAUNCH_FAILED,
-         {"the thread count is not the one the barrier was begun with"}},
+         {"misuse of barrier 3: this warp counts", "the one that began it"}},
         {"a barrier that does not exist",
          "mov.u32 %r0, 16; bar.sync %r0;",
          32,
