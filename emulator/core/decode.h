@@ -83,6 +83,7 @@ typedef struct decode_instance {
     uint32_t first_instr;
     uint32_t carry; /* the condition code register, made on first use */
     bool is_entry;
+    int depth; /* calls around it */
     struct decode_instance *caller;
 } decode_instance;
 

@@ -6,6 +6,8 @@
 
 #include "exec.h"
 
+enum { DEEPEST_CALL = 256 }; /* each takes some of the host's stack while it is decoded */
+
 enum { MOST_LOCAL = 512 * 1024 };
 
 static void branch_to(decoder *d, const ptx_operand *target)
@@ -203,7 +205,13 @@ static void inline_function(decoder *d, ptx_function *f, const ptx_operand *resu
     if (++d->inlined > 1 << 20) {
         decode_fail(d, "the kernel makes more than a million calls, all of them inlined");
     }
-    decode_instance instance = {.function = f, .carry = DECODE_NONE, .caller = d->instance};
+    if (d->instance->depth == DEEPEST_CALL) {
+        decode_fail(d, "calls nested deeper than %d: they are inlined", DEEPEST_CALL);
+    }
+    decode_instance instance = {.function = f,
+                                .carry = DECODE_NONE,
+                                .depth = d->instance->depth + 1,
+                                .caller = d->instance};
     const ptx_statement *statement = d->statement;
     size_t local_top = d->local_top;
     bind_params(d, f->returns, results, "results");

@@ -132,6 +132,8 @@ static void solve_liveness(flow *f)
 {
     f->words = (f->d->register_count + 63) / 64;
     if (f->words * f->block_count > MOST_SET_WORDS) {
+        free(f->blocks);
+        free(f->block_of);
         decode_fail(f->d, "the kernel is too large: %u registers in %u blocks",
                     f->d->register_count, f->block_count);
     }

@@ -7,7 +7,8 @@
 
 #include "exec.h"
 
-enum { LONGEST_STRING = 65536 };
+/* What a block prints beyond MOST_PRINTED bytes is lost, as in the full buffer of a GPU. */
+enum { LONGEST_STRING = 65536, MOST_PRINTED = 1 << 20, MOST_WIDTH = 9999 };
 
 /* One lane's local memory at an offset. */
 static bool read_local(const emu_warp *w, int lane, uint64_t offset, void *out, size_t bytes)
@@ -140,14 +141,28 @@ static const char *one_conversion(argument_reader *r, const char *format, text *
 {
     char flags[64] = "%";
     size_t used = 1;
-    bool is_long = false;
-    for (; *format && strchr("-+ #0123456789.*", *format) && used < sizeof flags - 16; format++) {
+    bool is_long = false, had_number = false; /* had_number: since the '.', or before it */
+    while (*format && strchr("-+ #0123456789.*", *format) && used < sizeof flags - 16) {
+        int64_t width = 0;
+        bool is_number = *format >= (had_number ? '0' : '1') && *format <= '9';
         if (*format == '*') {
-            int32_t width = 0;
-            *ok &= next_argument(r, &width, 4);
-            used += (size_t)snprintf(flags + used, 12, "%d", width);
+            int32_t given = 0;
+            *ok &= next_argument(r, &given, 4);
+            width = given;
+        }
+        for (; is_number && *format >= '0' && *format <= '9'; format++) {
+            width = width > MOST_WIDTH ? width : 10 * width + (*format - '0');
+        }
+        if (is_number || *format == '*') {
+            width = width > MOST_WIDTH ? MOST_WIDTH : width < -MOST_WIDTH ? -MOST_WIDTH : width;
+            if (!had_number) {
+                used += (size_t)snprintf(flags + used, 12, "%lld", (long long)width);
+            }
+            had_number = true;
+            format += !is_number;
         } else {
-            flags[used++] = *format;
+            had_number = had_number && *format != '.';
+            flags[used++] = *format++;
         }
     }
     flags[used] = 0;
@@ -191,7 +206,9 @@ void print_format(emu_warp *w, const emu_instr *in, uint32_t mask)
 {
     for (uint32_t left = mask; left && !w->block->fault.result; left &= left - 1) {
         int lane = __builtin_ctz(left);
-        print_lane(w, in, lane);
+        if (w->block->printed.length < MOST_PRINTED) {
+            print_lane(w, in, lane);
+        }
         if (in->imm >= 0) {
             uint32_t result = 1;
             memcpy(w->local + (size_t)lane * w->local_bytes + in->imm, &result, sizeof result);
