@@ -55,6 +55,9 @@ static void write_result(emu_warp *w, const block_barrier *b, uint32_t lanes)
 static void complete(exec_block *block, int id)
 {
     block_barrier *b = &block->barriers[id];
+    if (block->race) {
+        race_complete(block, b);
+    }
     for (int i = 0; i < block->warp_count; i++) {
         emu_warp *w = &block->warps[i];
         if (!b->waiting[i]) {
@@ -151,6 +154,9 @@ void barrier_arrive(emu_warp *w, const emu_instr *in, uint32_t mask)
         b->value = b->reduces && b->action == ACTION_AND;
     }
     b->lanes[w->index] |= mask;
+    if (block->race) {
+        race_arrive(w, id);
+    }
     if (b->reduces) {
         add_to_reduction(b, *lane_register(w, in->r[3]), mask);
         b->results[w->index] = in->r[0];

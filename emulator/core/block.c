@@ -121,6 +121,10 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn)
     }
     memset(block->shared_known, 0, marks * sizeof *block->shared_known);
     memset(block->barriers, 0, sizeof block->barriers);
+    block->shared_limit = grid->race ? 0 : block->shared_bytes;
+    if (grid->race) {
+        race_block_start(block);
+    }
     block->fault = (exec_fault){CUDA_SUCCESS, NULL};
     block->printed = (text){0};
     for (int i = 0; i < block->warp_count; i++) {
@@ -185,6 +189,7 @@ void block_release(exec_block *block)
     free(block->local_memory);
     free(block->shared);
     free(block->shared_known);
+    race_block_free(block->race);
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
         free(block->warps[i].copies);
         free(block->warps[i].sources);

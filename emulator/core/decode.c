@@ -30,7 +30,7 @@ static const word_row words[] = {
 #define COUNT_WORD(spelling, n)       {CLASS_COUNT, spelling, n},
 #define LAYOUT(spelling)              {CLASS_LAYOUT, spelling, 0},
 #define HINT(spelling)                {CLASS_HINT, spelling, 0},
-#define ORDER(spelling)               {CLASS_ORDER, spelling, 0},
+#define ORDER(spelling, order)        {CLASS_ORDER, spelling, order},
 #define TYPE(id, spelling, bits, cls) {CLASS_TYPE, spelling, TYPE_##id},
 #include "modifiers.def"
 #include "ptx_types.def"
@@ -119,6 +119,9 @@ static void take_word(decoder *d, const word_row *row)
             w->layouts[w->layout_count] = row->spelling;
         }
         w->layout_count++;
+        break;
+    case CLASS_ORDER:
+        w->order |= (uint32_t)row->value;
         break;
     default:
         w->cache_hint |= strcmp(row->spelling, "L2::cache_hint") == 0;
@@ -695,6 +698,7 @@ static void decode_entry(decoder *d, ptx_function *entry)
     d->statement = NULL;
     decode_emit(d, IR_exit)->falls_through = false;
     d->kernel->local_bytes = round_up(d->kernel->local_bytes, 16);
+    decode_mark_cas_loops(d);
     flow_assign_slots(d);
     finish_kernel(d);
 }

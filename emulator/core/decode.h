@@ -49,6 +49,7 @@ typedef struct decode_words {
     int matrices;
     const char *layouts[2];
     int layout_count;
+    uint32_t order;  /* ir.h: ORDER_* */
     bool cache_hint; /* .L2::cache_hint: one more operand */
 } decode_words;
 
@@ -164,7 +165,9 @@ decode_function decode_alu, decode_cvt, decode_mov, decode_setp, decode_set, dec
     decode_carry, decode_cvta, decode_isspacep, decode_predicate_logic, decode_logic, decode_testp,
     decode_fns, decode_prmt;
 decode_function decode_ld, decode_st, decode_atom, decode_red, decode_cp_async, decode_ldmatrix,
-    decode_stmatrix, decode_movmatrix, decode_nop, decode_createpolicy;
+    decode_stmatrix, decode_movmatrix, decode_fence, decode_nop, decode_createpolicy;
+/* The plain load that begins a compare-and-swap loop races with nothing: the swap checks it. */
+void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,

@@ -114,6 +114,7 @@ void decode_ld(decoder *d)
         targets[i] = decode_def(d, &elements[i], bytes, is_signed);
     }
     decode_instr *in = decode_emit(d, access_op(d, true, from.space, bytes));
+    in->in.order = d->words.order;
     in->in.aux = (uint32_t)d->words.vector | (from.wide ? AUX_WIDE : 0);
     in->in.imm = from.offset;
     for (int i = 0; i < d->words.vector; i++) {
@@ -138,6 +139,7 @@ void decode_st(decoder *d)
         values[i] = decode_use(d, &elements[i], bytes);
     }
     decode_instr *in = decode_emit(d, access_op(d, false, to.space, bytes));
+    in->in.order = d->words.order;
     in->in.aux = (uint32_t)d->words.vector | (to.wide ? AUX_WIDE : 0);
     in->in.imm = to.offset;
     decode_add_use(in, to.base);
@@ -229,6 +231,7 @@ static void decode_atomic(decoder *d, bool returns)
     in->in.aux = (uint32_t)w->vector | (at.wide ? AUX_WIDE : 0) |
                  (uint32_t)w->action << AUX_ACTION_SHIFT | (uint32_t)type << AUX_ATOM_TYPE_SHIFT |
                  (uint32_t)at.space << AUX_SPACE_SHIFT | (returns ? AUX_RETURNS : 0);
+    in->in.order = ORDER_STRONG | w->order | (w->order & ORDER_NARROW ? 0 : ORDER_WIDE);
     in->in.imm = at.offset;
     for (int i = 0; i < w->vector && returns; i++) {
         decode_add_def(in, targets[i]);
@@ -239,6 +242,27 @@ static void decode_atomic(decoder *d, bool returns)
     }
     if (is_cas) {
         decode_add_use(in, second);
+    }
+}
+
+/* How far before its atom.cas a plain load may begin a compare-and-swap loop. */
+enum { CAS_WINDOW = 64 };
+
+void decode_mark_cas_loops(decoder *d)
+{
+    for (uint32_t i = 0; i < d->count; i++) {
+        const decode_instr *cas = &d->code[i];
+        if (cas->op < IR_atom_2 || cas->op > IR_atom_16 ||
+            (cas->in.aux >> AUX_ACTION_SHIFT & 0xff) != ACTION_CAS) {
+            continue;
+        }
+        for (uint32_t k = i > CAS_WINDOW ? i - CAS_WINDOW : 0; k < i; k++) {
+            decode_instr *load = &d->code[k];
+            if (load->op >= IR_ld_global_1 && load->op <= IR_ld_generic_16 && load->defs == 1 &&
+                load->in.imm == cas->in.imm && load->in.r[1] == cas->in.r[cas->defs]) {
+                load->in.order |= cas->in.order & (ORDER_STRONG | ORDER_WIDE);
+            }
+        }
     }
 }
 
@@ -385,7 +409,13 @@ void decode_createpolicy(decoder *d)
     decode_add_use(in, decode_const(d, 0, 8));
 }
 
-/* Prefetches, fences and sleeps: memory is one and in order, time does not exist. */
+/* Memory is one and in order, so that a fence is only of interest to the race detector. */
+void decode_fence(decoder *d)
+{
+    decode_emit(d, IR_fence)->in.order = d->words.order;
+}
+
+/* Prefetches and sleeps: time does not exist. */
 void decode_nop(decoder *d)
 {
     decode_emit(d, IR_nop);

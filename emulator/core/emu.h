@@ -60,8 +60,9 @@ void emu_schedule_print(char out[EMU_SCHEDULE_BYTES], const emu_schedule *schedu
 typedef struct emu_config {
     const emu_arch *arch;
     emu_schedule schedule;
-    int threads;     /* host threads that run blocks; 0: all cores of this process */
-    const char *isa; /* "avx512", "avx2", "plain", or NULL: the best this CPU has */
+    int threads;      /* host threads that run blocks; 0: all cores of this process */
+    const char *isa;  /* "avx512", "avx2", "plain", or NULL: the best this CPU has */
+    bool check_races; /* report races too (race.h); launches then use one host thread */
 } emu_config;
 
 typedef struct emu_machine emu_machine;

@@ -63,6 +63,12 @@ enum {
     AUX_RETURNS = 1 << 28, /* atom, not red */
 };
 
+/* How an access is seen by what watches a launch. */
+enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_ASYNC = 4 /* cp.async's write */ };
+
+typedef struct race_grid race_grid;
+typedef struct race_block race_block;
+
 typedef enum split_state {
     SPLIT_READY,
     SPLIT_AT_BARRIER,   /* a block barrier: `waits_for` */
@@ -83,6 +89,7 @@ typedef struct async_copy {
     uint32_t mask;
     uint32_t group;
     uint32_t bytes;
+    uint32_t number; /* cp.async that the warp had issued before */
     uint32_t target[IR_LANES];
 } async_copy;
 
@@ -111,6 +118,7 @@ struct emu_warp {
     async_copy *copies;
     async_source *sources; /* copies=late: one for each copy */
     int copy_count, copy_capacity, source_capacity;
+    uint32_t copies_issued;
     uint32_t groups[IR_LANES]; /* cp.async groups committed by each lane */
     uint64_t executed;
     int32_t quantum, unused; /* the budget given; what was left of it when the warp stopped */
@@ -145,6 +153,8 @@ typedef struct exec_block {
     uint8_t *shared;        /* shared_bytes */
     uint64_t *shared_known; /* one bit a byte: initialised */
     size_t shared_bytes;
+    size_t shared_limit; /* the same, or 0 so that every access is looked at */
+    race_block *race;    /* NULL: races are not looked for */
     block_barrier barriers[EXEC_BARRIERS];
     exec_fault fault;
     text printed;
@@ -160,6 +170,7 @@ typedef struct exec_grid {
     const ir_kernel *kernel;
     memory_arena *memory;
     const memory_tally *tally; /* NULL: bytes are not counted */
+    race_grid *race;           /* NULL: races are not looked for */
     unsigned grid[3], block[3];
     size_t dynamic_shared, shared_bytes;
     const uint8_t *params;
@@ -207,9 +218,28 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
 /* A report that is not about one instruction: result, kernel, block, schedule. */
 void fault_begin(exec_block *block, CUresult result, const char *what, text *t);
 void fault_limit(exec_block *block); /* the launch has run as many instructions as it may */
+/* Two accesses: `other` describes the earlier one, at a PTX line of its own. */
+void fault_raise_race(emu_warp *w, const emu_instr *in, uint32_t lanes, ptx_space space,
+                      uint64_t address, const char *what, const char *other, int other_line,
+                      const char *missing);
 
 /* ---- deadlock.c ---- */
 void fault_deadlock(exec_block *block);
+
+/* ---- race.c: called while races are looked for ---- */
+race_grid *race_open(const memory_arena *arena); /* NULL: no address space */
+void race_close(race_grid *grid);                /* NULL allowed */
+void race_begin(race_grid *grid);                /* a launch: all before it is ordered */
+void race_block_start(exec_block *block);
+void race_block_free(race_block *race); /* NULL allowed */
+/* An access in bounds, before its bytes move; the addresses are those of the space, of `mask`'s
+ * lanes. False: a fault was raised. */
+bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access,
+                 const uint64_t *at, uint32_t bytes, uint32_t mask);
+void race_fence(emu_warp *w, const emu_instr *in);
+void race_copies_waited(emu_warp *w);
+void race_arrive(emu_warp *w, uint32_t barrier);
+void race_complete(exec_block *block, const block_barrier *barrier);
 
 /* ---- print.c ---- */
 void print_format(emu_warp *w, const emu_instr *in, uint32_t mask);

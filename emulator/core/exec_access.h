@@ -3,8 +3,9 @@
  * alignment, bounds, and whether what is read was ever written. Single lanes are looked at only
  * when the quick answer is no.
  *
- * Counting of bytes (tally.h) is such a no: while it is on, no warp remembers the allocation it hit
- * last, so every global access takes the slow way, where it is counted.
+ * Counting of bytes (tally.h) and the race detector (race.h) are such a no: while one is on, no
+ * warp remembers the allocation it hit last, so every global access takes the slow way, where it is
+ * seen; for the detector, shared_limit sends shared accesses there too.
  */
 #ifndef EMU_EXEC_ACCESS_H
 #define EMU_EXEC_ACCESS_H
@@ -142,8 +143,6 @@ static inline void mark_global(const emu_warp *w, u8 *map, const lane_addresses 
 
 /* ---- checks: true when the access may go on ---- */
 
-enum { ACCESS_READ = 1, ACCESS_WRITE = 2 };
-
 bool ISA(check_lanes_apart)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                             u32 access, u32 mask);
 void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
@@ -152,7 +151,11 @@ void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a,
                       ptx_space space, u64 limit, u32 mask);
 void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                          ptx_space space, u32 bad);
-bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes, u32 access, u32 mask);
+bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes);
+bool ISA(watch_span)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                     u32 access, u32 mask);
+bool ISA(check_shared_watched)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                               u32 align, u32 access, u32 mask);
 
 static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_addresses *a,
                                 u32 bytes, u32 align, u32 access, u32 mask)
@@ -161,9 +164,13 @@ static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_add
         ISA(fail_alignment)(w, in, a, align, SPACE_GLOBAL, mask);
         return false;
     }
-    if ((a->lowest < w->span.lo || a->highest > w->span.hi || a->highest + bytes > w->span.hi) &&
-        !ISA(find_span)(w, a, bytes, access, mask)) {
-        return ISA(check_lanes_apart)(w, in, a, bytes, access, mask);
+    if (a->lowest < w->span.lo || a->highest > w->span.hi || a->highest + bytes > w->span.hi) {
+        if (!ISA(find_span)(w, a, bytes)) {
+            return ISA(check_lanes_apart)(w, in, a, bytes, access, mask);
+        }
+        if (!ISA(watch_span)(w, in, a, bytes, access, mask)) {
+            return false;
+        }
     }
     if (w->span.whole || !(access & ACCESS_READ)) {
         return true;
@@ -177,18 +184,18 @@ static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_add
 }
 
 static inline bool check_shared(emu_warp *w, const emu_instr *in, const lane_addresses *a,
-                                u32 bytes, u32 align, bool reads, u32 mask)
+                                u32 bytes, u32 align, u32 access, u32 mask)
 {
     exec_block *b = w->block;
-    if (a->highest + bytes > b->shared_bytes || a->highest > UINT32_MAX) {
-        ISA(fail_bounds)(w, in, a, bytes, SPACE_SHARED, b->shared_bytes, mask);
+    if ((a->highest + bytes > b->shared_limit || a->highest > UINT32_MAX) &&
+        !ISA(check_shared_watched)(w, in, a, bytes, align, access, mask)) {
         return false;
     }
     if (a->bits & (align - 1)) {
         ISA(fail_alignment)(w, in, a, align, SPACE_SHARED, mask);
         return false;
     }
-    if (!reads) {
+    if (!(access & ACCESS_READ)) {
         return true;
     }
     u32 bad = unmarked_lanes((const u8 *)b->shared_known, a, 0, bytes, mask);

@@ -1,6 +1,6 @@
 /*
- * exec_async.c: cp.async and the waits for it. The bytes move at once, or (copies=late) in the
- * wait, and count as uninitialised until the lane has waited for their group.
+ * exec_async.c: fences, cp.async and the waits for it. The bytes move at once, or (copies=late) in
+ * the wait, and count as uninitialised until the lane has waited for their group.
  *
  * cp.async: r: target, source, size, ignore predicate; aux: bytes; target: source offset.
  */
@@ -30,11 +30,13 @@ static void remember_copy(emu_warp *w, const lane_addresses *to, const async_sou
         copy->mask = mask & same;
         copy->group = group;
         copy->bytes = bytes;
+        copy->number = w->copies_issued;
         for (int i = 0; i < IR_LANES; i++) {
             copy->target[i] = (u32)to->at[i];
         }
         mask &= ~same;
     }
+    w->copies_issued++;
 }
 
 /* The lanes whose source is read, or FULL fault: sizes over the copy size are an error. */
@@ -131,7 +133,7 @@ DEFINE_HANDLER(cp_async)
         return;
     }
     read_addresses(&to, w, in, 0, in->aux & AUX_WIDE, in->imm, mask);
-    if (!check_shared(w, in, &to, bytes, bytes, false, mask)) {
+    if (!check_shared(w, in, &to, bytes, bytes, ACCESS_WRITE | ACCESS_ASYNC, mask)) {
         return;
     }
     u32 reading = 0, whole = 0;
@@ -156,6 +158,14 @@ DEFINE_HANDLER(cp_async)
         copy_parts(w, &to, &from, size, reading, bytes, mask);
     }
     remember_copy(w, &to, NULL, bytes, mask);
+}
+
+DEFINE_HANDLER(fence)
+{
+    (void)mask;
+    if (w->block->race) {
+        race_fence(w, in);
+    }
 }
 
 DEFINE_HANDLER(cp_async_commit)
@@ -208,4 +218,7 @@ DEFINE_HANDLER(cp_async_wait)
         }
     }
     w->copy_count = kept;
+    if (w->block->race) {
+        race_copies_waited(w);
+    }
 }

@@ -123,7 +123,7 @@ static bool check_atomic(emu_warp *w, const emu_instr *in, const lane_addresses 
         return check_global(w, in, a, bytes, bytes, ACCESS_READ | ACCESS_WRITE, mask);
     }
     if (space == SPACE_SHARED) {
-        return check_shared(w, in, a, bytes, bytes, true, mask);
+        return check_shared(w, in, a, bytes, bytes, ACCESS_READ | ACCESS_WRITE, mask);
     }
     fault_raise(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, mask, "an atomic operation on local memory");
     return false;

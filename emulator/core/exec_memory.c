@@ -10,19 +10,21 @@
 
 /* ---- the checks' slow ways out ---- */
 
-/* Counts an access that is in bounds. */
-static void tally_lanes(const emu_warp *w, const lane_addresses *a, u32 bytes, u32 access, u32 mask)
+/* Shows an access that is in bounds to what watches the launch; false: a fault was raised. */
+static bool watch_global(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                         u32 access, u32 mask)
 {
     const memory_tally *tally = w->block->grid->tally;
-    if (access & ACCESS_READ) {
+    if (tally && (access & ACCESS_READ)) {
         mark_global(w, tally->read, a, bytes, mask);
     }
-    if (access & ACCESS_WRITE) {
+    if (tally && (access & ACCESS_WRITE)) {
         mark_global(w, tally->written, a, bytes, mask);
     }
+    return !w->block->race || race_access(w, in, SPACE_GLOBAL, access, a->at, bytes, mask);
 }
 
-bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes, u32 access, u32 mask)
+bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes)
 {
     memory_allocation found;
     if (!memory_find(w->block->grid->memory, a->lowest, &found)) {
@@ -33,9 +35,15 @@ bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes, u32 access,
         return false;
     }
     w->span = (memory_span){found.base, end, found.whole};
-    if (w->block->grid->tally) {
-        tally_lanes(w, a, bytes, access, mask);
-        w->span = (memory_span){UINT64_MAX, 0, found.whole}; /* holds no address */
+    return true;
+}
+
+bool ISA(watch_span)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                     u32 access, u32 mask)
+{
+    if (w->block->grid->tally || w->block->race) {
+        w->span = (memory_span){UINT64_MAX, 0, w->span.whole}; /* holds no address */
+        return watch_global(w, in, a, bytes, access, mask);
     }
     return true;
 }
@@ -60,12 +68,27 @@ bool ISA(check_lanes_apart)(emu_warp *w, const emu_instr *in, const lane_address
     if (outside) {
         fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, outside, SPACE_GLOBAL,
                             a->at[__builtin_ctz(outside)], bytes, "out of bounds");
-    } else if (unwritten) {
-        ISA(fail_unwritten)(w, in, a, bytes, SPACE_GLOBAL, unwritten);
-    } else if (w->block->grid->tally) {
-        tally_lanes(w, a, bytes, access, mask);
+        return false;
     }
-    return !outside && !unwritten;
+    if (!watch_global(w, in, a, bytes, access, mask)) {
+        return false;
+    }
+    if (unwritten) {
+        ISA(fail_unwritten)(w, in, a, bytes, SPACE_GLOBAL, unwritten);
+    }
+    return !unwritten;
+}
+
+bool ISA(check_shared_watched)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                               u32 align, u32 access, u32 mask)
+{
+    const exec_block *b = w->block;
+    if (a->highest + bytes > b->shared_bytes || a->highest > UINT32_MAX) {
+        ISA(fail_bounds)(w, in, a, bytes, SPACE_SHARED, b->shared_bytes, mask);
+        return false;
+    }
+    return (a->bits & (align - 1)) || !b->race ||
+           race_access(w, in, SPACE_SHARED, access, a->at, bytes, mask);
 }
 
 void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
@@ -230,7 +253,7 @@ static inline void load_shared(emu_warp *w, const emu_instr *in, u32 mask, const
                                u32 bytes)
 {
     u32 total = bytes * (in->aux & AUX_VECTOR);
-    if (check_shared(w, in, a, total, total, true, mask)) {
+    if (check_shared(w, in, a, total, total, ACCESS_READ, mask)) {
         load_lanes(w, in, mask, a, (uintptr_t)w->block->shared, bytes);
     }
 }
@@ -313,7 +336,7 @@ static inline void store_shared(emu_warp *w, const emu_instr *in, u32 mask, cons
                                 u32 bytes)
 {
     u32 total = bytes * (in->aux & AUX_VECTOR);
-    if (check_shared(w, in, a, total, total, false, mask)) {
+    if (check_shared(w, in, a, total, total, ACCESS_WRITE, mask)) {
         store_lanes(w, in, mask, a, (uintptr_t)w->block->shared, bytes);
         mark_shared((u8 *)w->block->shared_known, a, total, mask);
     }

@@ -22,7 +22,17 @@ struct emu_instr {
     uint32_t aux;            /* modifiers, as the handler defines them */
     uint32_t target;         /* instruction index of a branch; first entry of a jump list */
     int32_t line;            /* PTX line */
+    uint32_t order;          /* of memory instructions and fences: ORDER_* */
     uint32_t r[IR_OPERANDS]; /* destinations, then sources */
+};
+
+/* Memory order and scope. A strong access does not race with another whose scope covers it. */
+enum {
+    ORDER_STRONG = 1 << 0,
+    ORDER_ACQUIRE = 1 << 1,
+    ORDER_RELEASE = 1 << 2,
+    ORDER_NARROW = 1 << 3, /* a written scope of one block */
+    ORDER_WIDE = 1 << 4,   /* the scope covers other blocks */
 };
 
 /* Handlers, as numbers that are the same for every instruction set; exec_table.c has the pointers.

@@ -220,7 +220,7 @@ void launch_crew_end(launch_crew *crew)
 static void run_job(emu_machine *machine, launch_job *job)
 {
     int threads = machine->threads > 0 ? machine->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (threads <= 1 || job->grid->blocks == 1) {
+    if (threads <= 1 || job->grid->blocks == 1 || machine->race) {
         work(job);
         return;
     }
@@ -334,6 +334,10 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
     if (machine->tally.read) {
         grid.tally = &machine->tally;
         tally_clear(&machine->tally);
+    }
+    if (machine->race) {
+        grid.race = machine->race;
+        race_begin(machine->race);
     }
     run_grid(machine, &grid, &result, report, report_bytes);
     if (grid.tally) {

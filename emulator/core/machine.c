@@ -49,6 +49,11 @@ CUresult emu_machine_create(emu_machine **out, const emu_config *config)
         free(machine);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
+    if (config->check_races && !(machine->race = race_open(&machine->memory))) {
+        memory_close(&machine->memory);
+        free(machine);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     pthread_mutex_init(&machine->launching, NULL);
     *out = machine;
     return CUDA_SUCCESS;
@@ -81,6 +86,7 @@ void emu_machine_destroy(emu_machine *machine)
         machine->modules = next;
     }
     tally_close(&machine->tally);
+    race_close(machine->race);
     memory_close(&machine->memory);
     pthread_mutex_destroy(&machine->launching);
     free(machine);

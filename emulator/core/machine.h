@@ -24,6 +24,7 @@ struct emu_machine {
     memory_tally tally; /* its maps exist while bytes are counted */
     emu_byte_counts byte_counts;
     bool has_byte_counts;
+    race_grid *race; /* NULL: races are not looked for */
     emu_module *modules;
 };
 

@@ -124,6 +124,13 @@ static void add_global(text *t, memory_arena *memory, uint64_t address, size_t b
     }
 }
 
+static void add_shared(text *t, const exec_grid *g)
+{
+    text_add(t,
+             "  allocation  the block has %zu bytes of shared memory (%zu static, %zu dynamic)\n",
+             g->shared_bytes, g->kernel->shared_static, g->dynamic_shared);
+}
+
 void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
                          ptx_space space, uint64_t address, size_t bytes, const char *what)
 {
@@ -140,10 +147,7 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
     if (space == SPACE_GLOBAL) {
         add_global(&t, g->memory, address, bytes);
     } else if (space == SPACE_SHARED) {
-        text_add(
-            &t,
-            "  allocation  the block has %zu bytes of shared memory (%zu static, %zu dynamic)\n",
-            g->shared_bytes, g->kernel->shared_static, g->dynamic_shared);
+        add_shared(&t, g);
         for (int i = 0; i < w->copy_count; i++) {
             for (int k = 0; k < IR_LANES; k++) {
                 uint64_t first = w->copies[i].target[k];
@@ -160,6 +164,30 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
         text_add(&t, "  allocation  %zu bytes\n",
                  space == SPACE_LOCAL ? w->local_bytes : g->kernel->param_bytes);
     }
+    add_schedule(&t, g);
+    w->block->fault.text = t.chars;
+}
+
+void fault_raise_race(emu_warp *w, const emu_instr *in, uint32_t lanes, ptx_space space,
+                      uint64_t address, const char *what, const char *other, int other_line,
+                      const char *missing)
+{
+    const exec_grid *g = w->block->grid;
+    bool is_shared = space == SPACE_SHARED;
+    text t = {0};
+    if (!begin(w, in, CUDA_ERROR_LAUNCH_FAILED, lanes, what, &t)) {
+        return;
+    }
+    text_add(&t, "  earlier     %s\n", other);
+    add_line(&t, g->kernel, other_line);
+    text_add(&t, "  address     0x%llx (%s)\n", (unsigned long long)address,
+             is_shared ? "shared" : "global");
+    if (is_shared) {
+        add_shared(&t, g);
+    } else {
+        add_global(&t, g->memory, address, 1);
+    }
+    text_add(&t, "  missing     %s\n", missing);
     add_schedule(&t, g);
     w->block->fault.text = t.chars;
 }

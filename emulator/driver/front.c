@@ -144,7 +144,7 @@ CUresult front_context_create(CUcontext *out, unsigned flags, CUdevice device)
     if (!context)
         return CUDA_ERROR_OUT_OF_MEMORY;
     emu_config config = {front_settings.arch, front_settings.schedule, front_settings.threads,
-                         front_settings.isa};
+                         front_settings.isa, front_settings.check_races};
     CUresult result = emu_machine_create(&context->machine, &config);
     if (result != CUDA_SUCCESS) {
         free(context);

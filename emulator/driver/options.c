@@ -73,6 +73,19 @@ static bool parse_threads(front_options *out, const char *variable, const char *
     return true;
 }
 
+/* Words separated by commas, each of which switches a check on. */
+static bool parse_checks(front_options *out, const char *variable, const char *value)
+{
+    for (const char *word = value; *word != '\0';) {
+        size_t length = strcspn(word, ",");
+        if (length != strlen("race") || strncmp(word, "race", length) != 0)
+            return reject(variable, value, "words separated by commas, of: race");
+        out->check_races = true;
+        word += length + (word[length] == ',');
+    }
+    return true;
+}
+
 static bool parse_isa(front_options *out, const char *variable, const char *value)
 {
     static const char *const words[] = {"avx512", "avx2", "plain"};
@@ -84,7 +97,7 @@ static bool parse_isa(front_options *out, const char *variable, const char *valu
     }
     if (out->isa) {
         /* Only a machine knows what this CPU can do. */
-        emu_config config = {out->arch, {0}, 1, out->isa};
+        emu_config config = {.arch = out->arch, .threads = 1, .isa = out->isa};
         emu_machine *machine = NULL;
         if (emu_machine_create(&machine, &config) == CUDA_SUCCESS) {
             emu_machine_destroy(machine);

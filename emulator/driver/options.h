@@ -12,6 +12,7 @@ typedef struct front_options {
     int device_count;
     emu_schedule schedule;
     int threads;
+    bool check_races;
     const char *isa; /* a constant, or NULL: the best one */
 } front_options;
 

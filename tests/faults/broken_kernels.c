@@ -1,7 +1,8 @@
 /*
  * broken_kernels.c: takes kernels that the generator made, breaks each as a person might, runs it,
  * and expects the emulator to say what is wrong and where. Definitions: BUNDLE, a bundle of
- * specs/tokens_gated.lua (hidden 256, ffn 512, gated, no bias).
+ * specs/tokens_gated.lua (hidden 256, ffn 512, gated, no bias), and BIAS_BUNDLE, one of
+ * specs/swiglu_bias.lua (smaller, so that the tensors here are large enough).
  */
 #include <base/file.h>
 #include <base/nvrtc.h>
@@ -20,11 +21,21 @@ const char *cuEmulatorLastReport(void);
 enum { TOKENS = 100, HIDDEN = 256, FFN = 512, ELEMENT = 2 };
 
 /* The kernels that are broken: one of each kind of operand. */
-typedef enum victim { FC1_FORWARD, FC2_DGRAD, FC1_WGRAD, VICTIMS } victim;
+typedef enum victim {
+    FC1_FORWARD,
+    FC2_DGRAD,
+    FC1_WGRAD,
+    BIAS_FC2_DGRAD, /* sums the columns of its output, too */
+    BIAS_SUMS,
+    VICTIMS
+} victim;
 static const struct {
-    const char *pass, *step;
-} victims[VICTIMS] = {
-    {"forward", "linear_fc1"}, {"dgrad", "linear_fc2"}, {"backward_dw", "linear_fc1"}};
+    const char *bundle, *pass, *step;
+} victims[VICTIMS] = {{BUNDLE, "forward", "linear_fc1"},
+                      {BUNDLE, "dgrad", "linear_fc2"},
+                      {BUNDLE, "backward_dw", "linear_fc1"},
+                      {BIAS_BUNDLE, "dgrad", "linear_fc2"},
+                      {BIAS_BUNDLE, "dgrad", "grad_output_sums"}};
 
 typedef struct mistake {
     victim kernel;
@@ -49,6 +60,9 @@ static const struct {
     {"recomputed_activation", TOKENS, FFN, true},
     {"grad_fc1_output", TOKENS, 2 * FFN, false},
     {"grad.linear_fc1.weight", 2 * FFN, HIDDEN, true},
+    {"linear_fc1.bias", 1, 2 * FFN, false},
+    {"fc1_bias_sums", 2, 2 * FFN, true}, /* of fp32 */
+    {"fc2_bias_sums", 2, HIDDEN, true},
 };
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
@@ -74,8 +88,11 @@ static kernel read_kernel(victim which)
     json_error_t error;
     size_t i, bytes;
     json_t *entry;
-    k.manifest = json_load_file(BUNDLE "/manifest.json", 0, &error);
+    char *path = NULL;
+    cr_assert_gt(asprintf(&path, "%s/manifest.json", victims[which].bundle), 0);
+    k.manifest = json_load_file(path, 0, &error);
     cr_assert_not_null(k.manifest, "%s", error.text);
+    free(path);
     json_array_foreach(json_object_get(k.manifest, "kernels"), i, entry)
     {
         if (strcmp(json_string_value(json_object_get(entry, "pass")), victims[which].pass) == 0 &&
@@ -83,8 +100,7 @@ static kernel read_kernel(victim which)
             k.entry = entry;
     }
     cr_assert_not_null(k.entry);
-    char *path = NULL;
-    cr_assert_gt(asprintf(&path, BUNDLE "/%s", string_of(&k, "file")), 0);
+    cr_assert_gt(asprintf(&path, "%s/%s", victims[which].bundle, string_of(&k, "file")), 0);
     cr_assert_eq(file_read(&k.source, &bytes, path), MMLP_OK, "%s", mmlp_last_error());
     free(path);
     return k;
@@ -204,7 +220,10 @@ Test(broken_kernels, the_kernels_themselves_run_without_a_report)
         {FC1_FORWARD, NULL, NULL, NULL, CUDA_SUCCESS, {NULL}},
         {FC2_DGRAD, NULL, NULL, NULL, CUDA_SUCCESS, {NULL}},
         {FC1_WGRAD, NULL, NULL, NULL, CUDA_SUCCESS, {NULL}},
+        {BIAS_FC2_DGRAD, NULL, NULL, NULL, CUDA_SUCCESS, {NULL}},
+        {BIAS_SUMS, NULL, NULL, NULL, CUDA_SUCCESS, {NULL}},
     };
+    setenv("MMLP_EMULATOR_CHECK", "race", 1);
     CHECK_MISTAKES(none);
 }
 
@@ -306,5 +325,68 @@ Test(broken_kernels, a_destination_that_is_read_with_beta_0_was_never_written)
          CUDA_ERROR_LAUNCH_FAILED,
          {"never written", "at a global address", "ld.global"}},
     };
+    CHECK_MISTAKES(mistakes);
+}
+
+/* ---- races: only the race check finds them, so it is on ----------------------------------------
+ */
+
+#define NO_BARRIER                                                                                 \
+    NULL, CUDA_ERROR_LAUNCH_FAILED,                                                                \
+    {                                                                                              \
+        "race: ", "(shared)", "missing     no barrier between them"                                \
+    }
+
+Test(broken_kernels, a_removed_syncthreads_of_the_epilogue_is_a_race)
+{
+    static const char before[] =
+        "        __syncthreads();\n#pragma unroll 1\n        for (int row = threadIdx.x",
+                      not_before[] = "#pragma unroll 1\n        for (int row = threadIdx.x",
+                      after[] = "output_row);\n        }\n        __syncthreads();",
+                      not_after[] = "output_row);\n        }";
+    static const mistake mistakes[] = {
+        {FC1_FORWARD, before, not_before, NO_BARRIER}, {FC1_FORWARD, after, not_after, NO_BARRIER},
+        {FC2_DGRAD, before, not_before, NO_BARRIER},   {FC2_DGRAD, after, not_after, NO_BARRIER},
+        {FC1_WGRAD, before, not_before, NO_BARRIER},   {FC1_WGRAD, after, not_after, NO_BARRIER},
+    };
+    setenv("MMLP_EMULATOR_CHECK", "race", 1);
+    CHECK_MISTAKES(mistakes);
+}
+
+Test(broken_kernels, a_removed_syncthreads_of_column_sums_is_a_race)
+{
+    static const mistake mistakes[] = {
+        {BIAS_FC2_DGRAD, "_sum);\n        __syncthreads();", "_sum);", NO_BARRIER},
+        /* Here a warp may also come before the ones it reads from. */
+        {BIAS_SUMS,
+         "sums);\n    __syncthreads();",
+         "sums);",
+         NULL,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {"never written", "at a shared address", "ld.shared"}},
+    };
+    setenv("MMLP_EMULATOR_CHECK", "race", 1);
+    CHECK_MISTAKES(mistakes);
+}
+
+Test(broken_kernels, copies_that_are_waited_for_too_late_are_a_race)
+{
+    static const char in_loop[] = "cp_async_wait<stages - 2>();\n                __syncthreads();";
+    static const mistake mistakes[] = {
+        /* A stage is refilled while other warps read it. */
+        {FC1_FORWARD,
+         in_loop,
+         "cp_async_wait<stages - 2>();",
+         NULL,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {"race: ", "cp.async", "ldmatrix"}},
+        {FC1_FORWARD,
+         in_loop,
+         "cp_async_wait<stages - 1>();\n                __syncthreads();",
+         NULL,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {"race: read after cp.async's write", "missing     cp.async not waited for", "ldmatrix"}},
+    };
+    setenv("MMLP_EMULATOR_CHECK", "race", 1);
     CHECK_MISTAKES(mistakes);
 }

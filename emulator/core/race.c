@@ -1,0 +1,215 @@
+/*
+ * race.c: what the detector of race.h is told: accesses, barriers, fences and the waits for
+ * cp.async, from the places where they are executed. Nothing is called while races are not checked.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "race.h"
+
+/* Lists of global memory that may lie about from earlier launches: some 300 MB. */
+enum { MOST_BEGUN = 1 << 23 };
+
+static race_part *own_part(const exec_block *block, int index)
+{
+    const race_clock *clock = &block->race->warps[index].clock;
+    return clock->count == 1 ? clock->parts : clock_find(clock, block->linear);
+}
+
+/* What the warp does from here on is not known to those that learn of what it did. */
+static void next_step(const exec_block *block, int index)
+{
+    own_part(block, index)->steps[index]++;
+    block->race->warps[index].known_clock = 0;
+}
+
+/* ---- launches and blocks ---- */
+
+race_grid *race_open(const memory_arena *arena)
+{
+    race_grid *grid = pool_require(calloc(1, sizeof *grid));
+    grid->map_bytes = (arena->reserved / RACE_GRANULE + 1) * sizeof *grid->global.granules;
+    grid->global.granules = mmap(NULL, grid->map_bytes, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (grid->global.granules == MAP_FAILED) {
+        free(grid);
+        return NULL;
+    }
+    return grid;
+}
+
+void race_close(race_grid *grid)
+{
+    if (grid) {
+        munmap(grid->global.granules, grid->map_bytes);
+        free(grid->global.more);
+        sync_free(&grid->places);
+        free(grid);
+    }
+}
+
+void race_begin(race_grid *grid)
+{
+    race_shadow *global = &grid->global;
+    if (global->begun > MOST_BEGUN || ++global->launch == 0) {
+        madvise(global->granules, grid->map_bytes, MADV_DONTNEED);
+        global->begun = 0;
+        global->launch = 1;
+    }
+    global->count = 1;
+    sync_forget(&grid->places);
+}
+
+static void forget_barrier(race_block *race, size_t id)
+{
+    clock_reset(&race->barriers[id], NULL);
+    for (int i = 0; i < SCOPES; i++) {
+        clock_reset(&race->barriers_seen[id][i], NULL);
+    }
+}
+
+static void start_warp(race_warp *warp, uint64_t block, int index)
+{
+    race_part part = {.block = block};
+    part.steps[index] = 1;
+    clock_reset(&warp->clock, &part);
+    for (int i = 0; i < SCOPES; i++) {
+        clock_reset(&warp->fenced[i], NULL);
+        clock_reset(&warp->seen[i], NULL);
+    }
+    warp->last_address = 0;
+    warp->known_clock = 0;
+}
+
+void race_block_start(exec_block *block)
+{
+    if (!block->race) {
+        block->race = pool_require(calloc(1, sizeof *block->race));
+    }
+    race_block *race = block->race;
+    shadow_reset(&race->shared, block->shared_bytes);
+    sync_forget(&race->places);
+    for (int i = 0; i < EXEC_BARRIERS; i++) {
+        forget_barrier(race, (size_t)i);
+    }
+    for (int i = 0; i < block->warp_count; i++) {
+        start_warp(&race->warps[i], block->linear, i);
+    }
+}
+
+void race_block_free(race_block *race)
+{
+    if (!race) {
+        return;
+    }
+    free(race->shared.granules);
+    free(race->shared.more);
+    sync_free(&race->places);
+    for (int i = 0; i < EXEC_BARRIERS; i++) {
+        clock_free(&race->barriers[i]);
+        for (int k = 0; k < SCOPES; k++) {
+            clock_free(&race->barriers_seen[i][k]);
+        }
+    }
+    for (int i = 0; i < EXEC_MAX_WARPS; i++) {
+        race_warp *warp = &race->warps[i];
+        clock_free(&warp->clock);
+        for (int k = 0; k < SCOPES; k++) {
+            clock_free(&warp->fenced[k]);
+            clock_free(&warp->seen[k]);
+        }
+    }
+    free(race);
+}
+
+/* ---- accesses ---- */
+
+static uint32_t kind_of(const emu_instr *in, uint32_t access)
+{
+    uint32_t kind = 0;
+    kind |= access & ACCESS_READ ? RACE_READ : 0;
+    kind |= access & ACCESS_WRITE ? RACE_WRITE : 0;
+    kind |= access & ACCESS_ASYNC ? RACE_ASYNC : 0;
+    kind |= in->order & ORDER_STRONG ? RACE_STRONG : 0;
+    kind |= in->order & ORDER_WIDE ? RACE_WIDE : 0;
+    return kind;
+}
+
+bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access,
+                 const uint64_t *at, uint32_t bytes, uint32_t mask)
+{
+    exec_block *block = w->block;
+    const exec_grid *grid = block->grid;
+    bool is_shared = space == SPACE_SHARED, is_strong = (in->order & ORDER_STRONG) != 0;
+    race_warp *warp = &block->race->warps[w->index];
+    race_places *places = is_shared ? &block->race->places : &grid->race->places;
+    if (is_strong && (access & ACCESS_READ)) {
+        sync_acquire(warp, places, block->linear, in, at, mask);
+    }
+    race_visit visit = {.warp = warp, .own = own_part(block, w->index)};
+    visit.origin = is_shared ? 0 : (uint64_t)(uintptr_t)grid->memory->base;
+    visit.record.block = (uint32_t)block->linear;
+    visit.record.warps = 1u << w->index;
+    visit.record.clock = access & ACCESS_ASYNC ? w->copies_issued : visit.own->steps[w->index];
+    visit.record.instr = (uint32_t)(in - grid->kernel->code);
+    visit.record.kind = kind_of(in, access);
+    race_shadow *shadow = is_shared ? &block->race->shared : &grid->race->global;
+    if (!shadow_access(shadow, &visit, at, bytes, mask)) {
+        race_report(w, in, space, &visit);
+        return false;
+    }
+    if (is_strong && (access & ACCESS_WRITE)) {
+        sync_release(warp, places, block->linear, in, (access & ACCESS_READ) != 0, at, mask);
+        if (in->order & ORDER_RELEASE) {
+            next_step(block, w->index);
+        }
+    }
+    return true;
+}
+
+/* ---- order ---- */
+
+void race_fence(emu_warp *w, const emu_instr *in)
+{
+    sync_fence(&w->block->race->warps[w->index], in);
+    next_step(w->block, w->index);
+}
+
+void race_copies_waited(emu_warp *w)
+{
+    race_part *own = own_part(w->block, w->index);
+    own->copies[w->index] = w->copy_count ? w->copies[0].number : w->copies_issued;
+}
+
+void race_arrive(emu_warp *w, uint32_t barrier)
+{
+    race_block *race = w->block->race;
+    race_warp *warp = &race->warps[w->index];
+    clock_join(&race->barriers[barrier], &warp->clock);
+    for (int i = 0; i < SCOPES; i++) {
+        clock_join(&race->barriers_seen[barrier][i], &warp->seen[i]);
+    }
+    next_step(w->block, w->index);
+}
+
+void race_complete(exec_block *block, const block_barrier *barrier)
+{
+    race_block *race = block->race;
+    size_t id = (size_t)(barrier - block->barriers);
+    race_clock *together = &race->barriers[id], *seen = race->barriers_seen[id];
+    for (int i = 0; i < block->warp_count && !barrier->expected; i++) {
+        if (!block->warps[i].live) {
+            clock_join(together, &race->warps[i].clock); /* its end counts as its arrival */
+        }
+    }
+    for (int i = 0; i < block->warp_count; i++) {
+        for (int k = 0; k < SCOPES && barrier->waiting[i]; k++) {
+            clock_join(&race->warps[i].seen[k], &seen[k]);
+        }
+        if (barrier->waiting[i]) {
+            clock_join(&race->warps[i].clock, together);
+            race->warps[i].known_clock = 0;
+        }
+    }
+    forget_barrier(race, id);
+}

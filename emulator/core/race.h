@@ -1,0 +1,145 @@
+/*
+ * race.h: the race detector behind MMLP_EMULATOR_CHECK=race. Two accesses race when they touch the
+ * same bytes, one of them writes, no chain of barriers, fences and atomics orders them, and they
+ * are not both strong (atomic, volatile, relaxed...) with scopes that cover each other.
+ *
+ * A warp is one thread here: its instructions are ordered, lanes that race within one warp are not
+ * looked for. Its clock counts its steps (a step ends where others can learn of it) and holds, for
+ * every warp of every block that it has heard of, the last step and the last cp.async that lie
+ * before its own next instruction.
+ *
+ * Blocks of a checked launch run on one host thread: nothing here is locked.
+ */
+#ifndef EMU_RACE_H
+#define EMU_RACE_H
+
+#include "exec.h"
+
+/* ---- race_clock.c ---- */
+
+/* What is known of the warps of one block: their steps, and how many of each one's cp.async have
+ * been waited for. */
+typedef struct race_part {
+    uint64_t block;
+    uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS];
+} race_part;
+
+typedef struct race_clock {
+    race_part *parts; /* sorted by block */
+    size_t count, capacity;
+} race_clock;
+
+race_part *clock_find(const race_clock *clock, uint64_t block); /* NULL: none */
+void clock_join(race_clock *clock, const race_clock *other);    /* the later of each */
+void clock_reset(race_clock *clock, const race_part *first);    /* this part alone, or nothing */
+void clock_free(race_clock *clock);
+
+/* ---- race_shadow.c ---- */
+
+enum { RACE_GRANULE = 64 };
+
+enum race_kind {
+    RACE_READ = 1,
+    RACE_WRITE = 2,
+    RACE_STRONG = 4,
+    RACE_WIDE = 8,   /* strong, with a scope that covers other blocks */
+    RACE_ASYNC = 16, /* written by cp.async */
+};
+
+/* An access that later ones may race with. Warps of a block that do the same at steps of the same
+ * number, as they do between barriers of all, share a record. */
+typedef struct race_record {
+    uint64_t bytes; /* of the granule, one bit each; none: the record is free */
+    uint32_t block; /* modulo 2^32 */
+    uint32_t warps; /* one bit each */
+    uint32_t clock; /* the step of each; of a cp.async, how many the warp had issued before */
+    uint32_t kind;
+    uint32_t instr; /* index in the code */
+    uint32_t lanes;
+    uint32_t next;   /* in race_shadow.more; 0: none */
+    uint32_t launch; /* of the first in a list: the list is empty in other launches */
+} race_record;
+
+/* The records of a space: one for every granule, where a list of more begins. */
+typedef struct race_shadow {
+    race_record *granules;
+    size_t granule_count;
+    race_record *more;
+    uint32_t count, capacity; /* of more; the first is not used */
+    uint32_t launch;
+    size_t begun; /* lists since the map was given back */
+} race_shadow;
+
+/* Of the two scopes: within the block, and beyond it. */
+enum { SCOPE_BLOCK, SCOPE_DEVICE, SCOPES };
+
+typedef struct race_warp {
+    race_clock clock;
+    uint32_t known_clock,
+        known_warps;           /* warps of the block whose step known_clock is known; 0: none */
+    race_clock fenced[SCOPES]; /* the clock at the last fence of at least this scope */
+    race_clock seen[SCOPES];   /* what a fence of this scope will make known */
+    uint64_t last_address;     /* of the place that `seen` has */
+    uint32_t last_version;
+} race_warp;
+
+/* One access of a warp: record has all but lanes and bytes. */
+typedef struct race_visit {
+    race_record record;
+    race_warp *warp;
+    const race_part *own; /* of its clock: the block's */
+    uint64_t origin;      /* of the addresses */
+    uint64_t address;     /* of a conflict */
+    race_record earlier;  /* the other side */
+} race_visit;
+
+/* False: the access races with visit->earlier. */
+bool shadow_access(race_shadow *shadow, race_visit *visit, const uint64_t *at, uint32_t bytes,
+                   uint32_t mask);
+void shadow_reset(race_shadow *shadow, size_t bytes);
+
+/* ---- race_sync.c: fences, and what atomics and flags carry from warp to warp ---- */
+
+/* What a reader of the value at an address may learn. */
+typedef struct race_place {
+    uint64_t address; /* 0: a free entry; others have 1 added */
+    uint32_t version;
+    race_clock wide;   /* released for all blocks */
+    race_clock narrow; /* released for narrow_block */
+    uint64_t narrow_block;
+} race_place;
+
+typedef struct race_places {
+    race_place *table;
+    size_t count, capacity; /* capacity: a power of two */
+    uint32_t version;
+} race_places;
+
+/* A strong read, and a strong write that does (an atomic operation) or does not read too. */
+void sync_acquire(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
+                  const uint64_t *at, uint32_t mask);
+void sync_release(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
+                  bool reads, const uint64_t *at, uint32_t mask);
+void sync_fence(race_warp *warp, const emu_instr *in);
+void sync_forget(race_places *places);
+void sync_free(race_places *places);
+
+/* ---- race.c ---- */
+
+struct race_grid {
+    race_shadow global;
+    size_t map_bytes; /* of global.granules */
+    race_places places;
+};
+
+struct race_block {
+    race_shadow shared;
+    race_places places;
+    race_clock barriers[EXEC_BARRIERS], barriers_seen[EXEC_BARRIERS][SCOPES];
+    race_warp warps[EXEC_MAX_WARPS];
+};
+
+/* ---- race_report.c ---- */
+void race_report(emu_warp *w, const emu_instr *in, ptx_space space, const race_visit *visit);
+
+#endif

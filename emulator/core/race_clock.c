@@ -1,0 +1,72 @@
+/*
+ * race_clock.c: vector clocks in two levels: warps of a block are an array, blocks a sorted list,
+ * because most warps hear of no block but their own.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "race.h"
+
+/* Where the part of a block is or belongs. */
+static size_t place_of(const race_clock *clock, uint64_t block)
+{
+    size_t low = 0, high = clock->count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (clock->parts[middle].block < block) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+race_part *clock_find(const race_clock *clock, uint64_t block)
+{
+    size_t i = place_of(clock, block);
+    return i < clock->count && clock->parts[i].block == block ? &clock->parts[i] : NULL;
+}
+
+static void join_part(race_part *part, const race_part *other)
+{
+    for (int i = 0; i < EXEC_MAX_WARPS; i++) {
+        part->steps[i] = other->steps[i] > part->steps[i] ? other->steps[i] : part->steps[i];
+        part->copies[i] = other->copies[i] > part->copies[i] ? other->copies[i] : part->copies[i];
+    }
+}
+
+void clock_join(race_clock *clock, const race_clock *other)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < other->count; i++) {
+        const race_part *part = &other->parts[i];
+        while (at < clock->count && clock->parts[at].block < part->block) {
+            at++;
+        }
+        if (at < clock->count && clock->parts[at].block == part->block) {
+            join_part(&clock->parts[at], part);
+            continue;
+        }
+        POOL_GROW(clock->parts, clock->count, clock->capacity);
+        memmove(&clock->parts[at + 1], &clock->parts[at],
+                (clock->count - at) * sizeof *clock->parts);
+        clock->parts[at] = *part;
+        clock->count++;
+    }
+}
+
+void clock_reset(race_clock *clock, const race_part *first)
+{
+    clock->count = 0;
+    if (first) {
+        POOL_GROW(clock->parts, clock->count, clock->capacity);
+        clock->parts[clock->count++] = *first;
+    }
+}
+
+void clock_free(race_clock *clock)
+{
+    free(clock->parts);
+    *clock = (race_clock){0};
+}
