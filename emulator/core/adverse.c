@@ -215,7 +215,7 @@ static void run_row(const approximation *row, emu_warp *w, const emu_instr *in, 
     u32 part = row->elements == 2 ? 0xffff : ~(u32)0;
     read_source(a, w, in->r[1], bytes);
     read_source(b, w, in->r[row->sources], bytes);
-    grid->machine->exact_handlers[row->op](w, in, mask);
+    grid->machine->host_handlers[row->op](w, in, mask);
     for (uint32_t left = mask; left; left &= left - 1) {
         size_t i = (size_t)__builtin_ctz(left);
         uint8_t *at = w->registers + in->r[0] + i * bytes;

@@ -60,16 +60,23 @@ void emu_schedule_print(char out[EMU_SCHEDULE_BYTES], const emu_schedule *schedu
 typedef struct emu_config {
     const emu_arch *arch;
     emu_schedule schedule;
-    int threads;      /* host threads that run blocks; 0: all cores of this process */
-    const char *isa;  /* "avx512", "avx2", "plain", or NULL: the best this CPU has */
-    bool check_races; /* report races too (race.h); launches then use one host thread */
+    int threads;          /* host threads that run blocks; 0: all cores of this process */
+    const char *isa;      /* "avx512", "avx2", "plain", or NULL: the best this CPU has */
+    bool check_races;     /* report races too (race.h); launches then use one host thread */
+    const char *numerics; /* how mma.sync rounds: one of emu_numerics_at, or NULL: "fast" */
 } emu_config;
+
+/* "fast", "exact" (that of the device), "exact:a100", ...; walks the words until NULL. */
+const char *emu_numerics_at(int index);
+/* Whether a machine of this device can be made with the word. */
+bool emu_numerics_known(const char *word, const emu_arch *arch);
 
 typedef struct emu_machine emu_machine;
 typedef struct emu_module emu_module;
 typedef struct emu_function emu_function;
 
-/* isa not available on this CPU or an unknown word: CUDA_ERROR_INVALID_VALUE. */
+/* isa not available on this CPU or an unknown word, numerics that are not known:
+ * CUDA_ERROR_INVALID_VALUE. */
 CUresult emu_machine_create(emu_machine **out, const emu_config *config);
 void emu_machine_destroy(emu_machine *machine); /* NULL allowed; frees its memory and modules */
 

@@ -5,7 +5,7 @@
  * a fixed k such a vector is multiplied by A[row][k], repeated over the four columns, and
  * B[k][column], repeated over the four rows: no element of C ever changes place.
  */
-#include "exec_lanes.h"
+#include "exec_mma.h"
 #include "exec_mma_wide.h"
 
 enum { MMA_MOST_K = 16 };
@@ -18,19 +18,6 @@ typedef struct mma_operands {
     f32 a[2][MMA_MOST_K][8];
     f32 b[MMA_MOST_K][2][4];
 } mma_operands;
-
-/* True when the whole warp is here. */
-static inline bool enter_mma(emu_warp *w, const emu_instr *in, u32 mask)
-{
-    if (mask == FULL_MASK) {
-        return true;
-    }
-    if (warp_meet(w, in, mask, w->existing, "mma")) {
-        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "mma in a warp of %d lanes",
-                    __builtin_popcount(mask));
-    }
-    return false;
-}
 
 /* ---- reading fragments ---- */
 
@@ -112,7 +99,7 @@ static inline void mma_pairs(emu_warp *w, const emu_instr *in, int depth, f32 (*
 {
     mma_operands o;
     mma_accumulators c;
-    bool halves = in->aux & 1;
+    bool halves = in->aux & MMA_AUX_HALVES;
     int a_at = halves ? 2 : 4, a_count = depth / 4;
     read_pairs(&o, w, in, a_at, a_count, value_of);
     read_accumulators(c, w, in, a_at + a_count + a_count / 2, halves);
@@ -124,7 +111,7 @@ static inline void mma_pairs(emu_warp *w, const emu_instr *in, int depth, f32 (*
 #define RUN_BF16(depth) mma_wide_run(w, in, (depth) / 8, MMA_BF16)
 #define RUN_F16(depth)                                                                             \
     do {                                                                                           \
-        if (in->aux & 1) {                                                                         \
+        if (in->aux & MMA_AUX_HALVES) {                                                            \
             mma_pairs(w, in, depth, f16_to_f32);                                                   \
         } else {                                                                                   \
             mma_wide_run(w, in, (depth) / 8, MMA_F16);                                             \
@@ -184,7 +171,7 @@ MMA(mma_m16n8k8_f16, RUN_F16(8))
 MMA(mma_m16n8k8_tf32, RUN_TF32(8))
 MMA(mma_m16n8k4_tf32, RUN_TF32(4))
 
-/* ---- 8-bit types: aux 1 k32 (else k16), 2 integers, 4 saturate, types of A and B ---- */
+/* ---- 8-bit types ---- */
 
 static f32 widen_byte(u8 value, ptx_type type)
 {
@@ -203,8 +190,9 @@ static f32 widen_byte(u8 value, ptx_type type)
 /* Every element as f32: exact for bytes. a[row][k], b[column][k] */
 static void read_bytes(f32 a[16][32], f32 b[8][32], const emu_warp *w, const emu_instr *in)
 {
-    bool deep = in->aux & 1;
-    ptx_type a_type = (ptx_type)(in->aux >> 8 & 0xff), b_type = (ptx_type)(in->aux >> 16 & 0xff);
+    bool deep = in->aux & MMA_AUX_DEEP;
+    ptx_type a_type = (ptx_type)(in->aux >> MMA_AUX_A_SHIFT & 0xff),
+             b_type = (ptx_type)(in->aux >> MMA_AUX_B_SHIFT & 0xff);
     int a_count = deep ? 4 : 2, b_count = deep ? 2 : 1;
     for (int lane = 0; lane < IR_LANES; lane++) {
         int g = lane >> 2, t = lane & 3;
@@ -235,7 +223,7 @@ DEFINE_HANDLER(mma_byte)
 {
     f32 a[16][32], b[8][32];
     u32 results[4][IR_LANES];
-    bool deep = in->aux & 1, integer = in->aux & 2;
+    bool deep = in->aux & MMA_AUX_DEEP, integer = in->aux & MMA_AUX_INTEGERS;
     int depth = deep ? 32 : 16, c_at = deep ? 10 : 7;
     if (!enter_mma(w, in, mask)) {
         return;
@@ -246,7 +234,8 @@ DEFINE_HANDLER(mma_byte)
         for (int lane = 0; lane < IR_LANES; lane++) {
             const f32 *row = a[(lane >> 2) + 8 * (i >> 1)], *column = b[2 * (lane & 3) + (i & 1)];
             if (integer) {
-                results[i][lane] = integer_dot(row, column, depth, (s32)c[lane], in->aux & 4);
+                results[i][lane] =
+                    integer_dot(row, column, depth, (s32)c[lane], in->aux & MMA_AUX_SATURATE);
                 continue;
             }
             f32 sum = f32_of_bits(c[lane]);

@@ -2,6 +2,7 @@
  * machine.c: machines and modules: the handles of emu.h, the choice of host instruction set, and
  * loading PTX into device memory and kernels.
  */
+#include <assert.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 
 #include "adverse.h"
 #include "machine.h"
+#include "numerics.h"
 
 /* ---- machines ---- */
 
@@ -29,19 +31,32 @@ static emu_handler *const *find_handlers(const char *isa)
     return !isa || strcmp(isa, "plain") == 0 ? exec_table_plain : NULL;
 }
 
+/* handlers.def has the exact handlers right behind the others. */
+enum { MMA_FIRST = IR_mma_m16n8k16_bf16, MMA_EXACT_FIRST = IR_mma_exact_m16n8k16_bf16 };
+static_assert(IR_mma_exact_byte - IR_mma_byte == MMA_EXACT_FIRST - MMA_FIRST &&
+                  IR_mma_byte + 1 == MMA_EXACT_FIRST,
+              "every mma handler needs an exact one");
+
 CUresult emu_machine_create(emu_machine **out, const emu_config *config)
 {
     *out = NULL;
     emu_handler *const *handlers = find_handlers(config->isa);
-    if (!handlers || !config->arch || config->threads < 0) {
+    mma_device tensor_cores;
+    if (!handlers || !config->arch || config->threads < 0 ||
+        !numerics_find(&tensor_cores, config->numerics, config->arch)) {
         return CUDA_ERROR_INVALID_VALUE;
     }
     emu_machine *machine = pool_require(calloc(1, sizeof *machine));
     machine->arch = config->arch;
     machine->schedule = config->schedule;
     machine->threads = config->threads;
-    machine->exact_handlers = handlers;
+    machine->host_handlers = handlers;
     memcpy(machine->handlers, handlers, sizeof machine->handlers);
+    machine->tensor_cores = tensor_cores;
+    if (tensor_cores != MMA_NO_DEVICE) {
+        memcpy(&machine->handlers[MMA_FIRST], &handlers[MMA_EXACT_FIRST],
+               (MMA_EXACT_FIRST - MMA_FIRST) * sizeof *handlers);
+    }
     if (config->schedule.adverse) {
         adverse_replace(machine->handlers);
     }

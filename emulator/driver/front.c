@@ -143,8 +143,12 @@ CUresult front_context_create(CUcontext *out, unsigned flags, CUdevice device)
     CUcontext context = calloc(1, sizeof *context);
     if (!context)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    emu_config config = {front_settings.arch, front_settings.schedule, front_settings.threads,
-                         front_settings.isa, front_settings.check_races};
+    emu_config config = {.arch = front_settings.arch,
+                         .schedule = front_settings.schedule,
+                         .threads = front_settings.threads,
+                         .isa = front_settings.isa,
+                         .check_races = front_settings.check_races,
+                         .numerics = front_settings.numerics};
     CUresult result = emu_machine_create(&context->machine, &config);
     if (result != CUDA_SUCCESS) {
         free(context);

@@ -107,6 +107,25 @@ static bool parse_isa(front_options *out, const char *variable, const char *valu
     return reject(variable, value, "avx512, avx2 or plain, and one that this CPU has");
 }
 
+/* After the device: "exact" is its numerics. */
+static bool parse_numerics(front_options *out, const char *variable, const char *value)
+{
+    char legal[256] = "one of ";
+    size_t used = strlen(legal);
+    const char *word;
+    for (int i = 0; (word = emu_numerics_at(i)) != NULL && used < sizeof legal; i++) {
+        if (strcmp(value, word) == 0 && emu_numerics_known(word, out->arch)) {
+            out->numerics = word;
+            return true;
+        }
+        used += (size_t)snprintf(legal + used, sizeof legal - used, "%s%s", i ? ", " : "", word);
+    }
+    if (strcmp(value, "exact") == 0)
+        snprintf(legal + used, sizeof legal - used, "; nobody has measured those of %s",
+                 out->arch->id);
+    return reject(variable, value, legal);
+}
+
 bool options_read(front_options *out)
 {
     static const struct {

@@ -13,7 +13,8 @@ typedef struct front_options {
     emu_schedule schedule;
     int threads;
     bool check_races;
-    const char *isa; /* a constant, or NULL: the best one */
+    const char *isa;      /* a constant, or NULL: the best one */
+    const char *numerics; /* one of emu_numerics_at */
 } front_options;
 
 /* Reads options.def's variables. A bad value prints one line to stderr that names the variable, the

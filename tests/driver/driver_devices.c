@@ -121,6 +121,11 @@ Test(driver, a_bad_option_ends_cuInit_and_names_the_legal_values)
     expect_rejected("MMLP_EMULATOR_SCHEDULE", "-1", "an integer from 0 to 18446744073709551615");
     expect_rejected("MMLP_EMULATOR_SCHEDULE", "18446744073709551616", "an integer");
     expect_rejected("MMLP_EMULATOR_THREADS", "many", "an integer from 0 (all cores) to 1024");
+    expect_rejected("MMLP_EMULATOR_NUMERICS", "exact:v100",
+                    "one of fast, exact, exact:a100, exact:ada, exact:h100, exact:b200\n");
+    setenv("MMLP_EMULATOR_DEVICE", "rtx5090", 1);
+    expect_rejected("MMLP_EMULATOR_NUMERICS", "exact", "nobody has measured those of rtx5090");
+    unsetenv("MMLP_EMULATOR_DEVICE");
     expect_rejected("MMLP_EMULATOR_ISA", "sse9", "avx512, avx2 or plain");
     EXPECT_OK(cuInit(0));
 }
