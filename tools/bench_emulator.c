@@ -44,23 +44,24 @@ typedef struct driver {
 typedef struct product {
     const char *label, *ptx, *entry;
     unsigned n, tile_m, tile_n, threads, shared_bytes;
-    size_t element_bytes; /* of A and B */
-    unsigned one;         /* a word of ones: two bf16, or an fp32 */
-    const char *numerics; /* of MMLP_EMULATOR_NUMERICS; NULL: what the environment says */
+    size_t element_bytes;         /* of A and B */
+    unsigned one;                 /* a word of ones: two bf16, or an fp32 */
+    const char *variable, *value; /* of the environment, for this row; NULL: as it is */
 } product;
 
-#define BF16_PRODUCT(label, numerics)                                                              \
+#define BF16_PRODUCT(label, variable, value)                                                       \
     {                                                                                              \
         label, "bench/gemm_bf16.ptx", "gemm_bf16", 1024, 128, 256, 256, 98304, 2, 0x3f803f80,      \
-            numerics                                                                               \
+            variable, value                                                                        \
     }
 
 static const product products[] = {
-    BF16_PRODUCT("bf16 mma.sync 1024^3", NULL),
-    BF16_PRODUCT("  exact:a100", "exact:a100"),
-    BF16_PRODUCT("  exact:h100", "exact:h100"),
+    BF16_PRODUCT("bf16 mma.sync 1024^3", NULL, NULL),
+    BF16_PRODUCT("  races checked", "MMLP_EMULATOR_CHECK", "race"),
+    BF16_PRODUCT("  exact:a100", "MMLP_EMULATOR_NUMERICS", "exact:a100"),
+    BF16_PRODUCT("  exact:h100", "MMLP_EMULATOR_NUMERICS", "exact:h100"),
     {"fp32 FMA 1024^3", "bench/gemm_fp32.ptx", "gemm_fp32", 1024, 128, 128, 256, 0, 4, 0x3f800000,
-     NULL},
+     NULL, NULL},
 };
 
 static const char *text_of(const char *name)
@@ -164,8 +165,8 @@ static int measure(const product *p)
     driver d = {0};
     CUcontext context;
     double runs[BENCH_RUNS], n = p->n;
-    if (p->numerics)
-        setenv("MMLP_EMULATOR_NUMERICS", p->numerics, 1);
+    if (p->variable)
+        setenv(p->variable, p->value, 1);
     int code = open_driver(&d);
     if (code != 0)
         return code;

@@ -152,10 +152,11 @@ typedef struct emu_launch {
  * block of emu_function_attributes.param_bytes bytes. A violation stops the kernel and returns
  * ILLEGAL_ADDRESS (bounds), MISALIGNED_ADDRESS, ILLEGAL_INSTRUCTION, ASSERT, or LAUNCH_FAILED
  * (trap, and what only a checker finds: uninitialised reads, barrier misuse, divergence at an
- * aligned instruction, deadlock). `report` (capacity report_bytes, may be NULL) then holds the
- * text: what, kernel, PTX line with its text, block, warp, lanes, address, allocation (base, size,
- * label, distance), and the schedule. A launch that the device cannot make (extents, threads,
- * shared memory, clusters) runs nothing and is INVALID_VALUE.
+ * aligned instruction, deadlock, and races where the machine checks them). `report` (capacity
+ * report_bytes, may be NULL) then holds the text: what, kernel, PTX line with its text, block,
+ * warp, lanes, address, allocation (base, size, label, distance), and the schedule. A launch that
+ * the device cannot make (extents, threads, shared memory, clusters) runs nothing and is
+ * INVALID_VALUE.
  */
 CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch *launch,
                  const void *params, char *report, size_t report_bytes);

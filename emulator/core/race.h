@@ -75,8 +75,8 @@ enum { SCOPE_BLOCK, SCOPE_DEVICE, SCOPES };
 
 typedef struct race_warp {
     race_clock clock;
-    uint32_t known_clock,
-        known_warps;           /* warps of the block whose step known_clock is known; 0: none */
+    uint32_t known_clock;      /* a step's number, 0: none */
+    uint32_t known_warps;      /* of the block: the step with this number is known */
     race_clock fenced[SCOPES]; /* the clock at the last fence of at least this scope */
     race_clock seen[SCOPES];   /* what a fence of this scope will make known */
     uint64_t last_address;     /* of the place that `seen` has */

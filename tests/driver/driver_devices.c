@@ -126,6 +126,8 @@ Test(driver, a_bad_option_ends_cuInit_and_names_the_legal_values)
     setenv("MMLP_EMULATOR_DEVICE", "rtx5090", 1);
     expect_rejected("MMLP_EMULATOR_NUMERICS", "exact", "nobody has measured those of rtx5090");
     unsetenv("MMLP_EMULATOR_DEVICE");
+    expect_rejected("MMLP_EMULATOR_CHECK", "rce", "words separated by commas, of: race");
+    expect_rejected("MMLP_EMULATOR_CHECK", "race,leaks", "words separated by commas, of: race");
     expect_rejected("MMLP_EMULATOR_ISA", "sse9", "avx512, avx2 or plain");
     EXPECT_OK(cuInit(0));
 }
