@@ -15,6 +15,10 @@
  * for a block that has not begun, so its later turns are short. */
 enum { FIRST_SLICE = 2000000, LATER_SLICE = 65536, MOST_RESIDENT = 1024 };
 
+/* Once a block has a fault, those of earlier turns go on, for the first fault is the one reported;
+ * but not for ever, as they may wait for the block that stopped. */
+enum { MOST_AFTER_FAULT = 4 * FIRST_SLICE };
+
 typedef struct printed_block {
     uint64_t linear;
     text printed;
@@ -120,6 +124,13 @@ static void finish_block(launch_job *job, block_set *set, int index)
     set->spare[set->spare_count++] = block;
 }
 
+/* Whether nothing that the block may still do is reported. */
+static bool is_useless(launch_job *job, const exec_block *block)
+{
+    uint64_t faulty = atomic_load(&job->faulty);
+    return block->turn > faulty || (faulty != UINT64_MAX && executed_by(block) > MOST_AFTER_FAULT);
+}
+
 static void work(launch_job *job)
 {
     block_set set = {0};
@@ -135,11 +146,10 @@ static void work(launch_job *job)
         }
         turn = turn < set.running_count ? turn : 0;
         exec_block *block = set.running[turn];
-        bool useless = block->turn > atomic_load(&job->faulty);
         uint64_t slice = block->paused ? LATER_SLICE : FIRST_SLICE;
         uint64_t limit = job->grid->machine->instruction_limit;
         slice = limit && slice > limit ? limit : slice;
-        if (useless || block_run(block, slice) != BLOCK_PAUSED ||
+        if (is_useless(job, block) || block_run(block, slice) != BLOCK_PAUSED ||
             (limit && executed_by(block) > limit)) {
             finish_block(job, &set, turn);
         } else {
