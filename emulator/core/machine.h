@@ -14,9 +14,9 @@ struct emu_machine {
     const emu_arch *arch;
     emu_schedule schedule;
     int threads;
-    emu_handler *const *host_handlers; /* of the host instruction set */
+    emu_handler *const *host_handlers;  /* of the host instruction set */
     emu_handler *handlers[IR_OP_COUNT]; /* what kernels get: these, or adverse ones */
-    mma_device tensor_cores; /* whose results the exact handlers of mma reproduce */
+    mma_device tensor_cores;            /* whose results the exact handlers of mma reproduce */
     memory_arena memory;
     pthread_mutex_t launching; /* held while a kernel runs, a module loads or memory is freed */
     launch_crew *crew;         /* the worker threads, made by the first launch */

@@ -232,11 +232,10 @@ static void keep_text(const char *path)
 
 Test(fuzz_ptx, any_text_is_loaded_or_refused_with_a_line)
 {
-    char *seeds[5] = {read_file(MMLP_TEST_CORPUS "/arithmetic.ptx"),
-                      read_file(MMLP_TEST_CORPUS "/control.ptx"),
-                      read_file(MMLP_TEST_CORPUS "/collective.ptx"),
-                      read_file(MMLP_TEST_BENCH "/gemm_bf16.ptx"),
-                      read_file(MMLP_TEST_BENCH "/gemm_fp32.ptx")};
+    char *seeds[5] = {
+        read_file(MMLP_TEST_CORPUS "/arithmetic.ptx"), read_file(MMLP_TEST_CORPUS "/control.ptx"),
+        read_file(MMLP_TEST_CORPUS "/collective.ptx"), read_file(MMLP_TEST_BENCH "/gemm_bf16.ptx"),
+        read_file(MMLP_TEST_BENCH "/gemm_fp32.ptx")};
     long first = number_of("MMLP_TEST_FUZZ_FIRST", 0), loaded = 0;
     long rounds = number_of("MMLP_TEST_FUZZ_ROUNDS", ROUNDS);
     device_open();
