@@ -87,97 +87,110 @@ static bool next_argument(argument_reader *r, void *out, size_t bytes)
     return ok;
 }
 
-/* One conversion; spec is "%...c" without length letters, is_long from them. */
-static bool print_conversion(argument_reader *r, const char *flags, char kind, bool is_long,
-                             text *out)
+/* %[flags][width][.precision][length]kind, as C's printf reads it. */
+typedef struct conversion {
+    char flags[8];        /* each once */
+    int width, precision; /* a negative precision is none */
+    bool is_long;
+    char kind;
+} conversion;
+
+/* One conversion with its argument: libc does it, from a format of our own. */
+static bool print_conversion(argument_reader *r, const conversion *c, text *out)
 {
-    char spec[80];
+    char format[24];
     uint64_t wide = 0;
     uint32_t narrow = 0;
     double value;
     text string = {0};
     bool ok;
-    switch (kind) {
+    switch (c->kind) {
     case 'd':
     case 'i':
-        ok = is_long ? next_argument(r, &wide, 8) : next_argument(r, &narrow, 4);
-        snprintf(spec, sizeof spec, "%s%s", flags, "lld");
-        text_add(out, spec, is_long ? (long long)wide : (long long)(int32_t)narrow);
+        ok = c->is_long ? next_argument(r, &wide, 8) : next_argument(r, &narrow, 4);
+        snprintf(format, sizeof format, "%%%s*.*lld", c->flags);
+        text_add(out, format, c->width, c->precision,
+                 c->is_long ? (long long)wide : (long long)(int32_t)narrow);
         return ok;
     case 'u':
     case 'x':
     case 'X':
     case 'o':
-        ok = is_long ? next_argument(r, &wide, 8) : next_argument(r, &narrow, 4);
-        snprintf(spec, sizeof spec, "%sll%c", flags, kind);
-        text_add(out, spec, is_long ? (unsigned long long)wide : (unsigned long long)narrow);
+        ok = c->is_long ? next_argument(r, &wide, 8) : next_argument(r, &narrow, 4);
+        snprintf(format, sizeof format, "%%%s*.*ll%c", c->flags, c->kind);
+        text_add(out, format, c->width, c->precision,
+                 c->is_long ? (unsigned long long)wide : (unsigned long long)narrow);
         return ok;
     case 'c':
         ok = next_argument(r, &narrow, 4);
-        snprintf(spec, sizeof spec, "%sc", flags);
-        text_add(out, spec, (int)narrow);
+        snprintf(format, sizeof format, "%%%s*c", c->flags);
+        text_add(out, format, c->width, (int)narrow);
         return ok;
     case 'p':
         ok = next_argument(r, &wide, 8);
-        snprintf(spec, sizeof spec, "%sp", flags);
-        text_add(out, spec, (void *)(uintptr_t)wide);
+        snprintf(format, sizeof format, "%%%s*p", c->flags);
+        text_add(out, format, c->width, (void *)(uintptr_t)wide);
         return ok;
     case 's':
         ok = next_argument(r, &wide, 8) && read_string(r->w, r->in, r->lane, wide, &string);
-        snprintf(spec, sizeof spec, "%ss", flags);
-        text_add(out, spec, string.chars ? string.chars : "");
+        snprintf(format, sizeof format, "%%%s*.*s", c->flags);
+        text_add(out, format, c->width, c->precision, string.chars ? string.chars : "");
         text_free(&string);
         return ok;
     default: /* the floating point conversions */
         ok = next_argument(r, &value, 8);
-        snprintf(spec, sizeof spec, "%s%c", flags, kind);
-        text_add(out, spec, value);
+        snprintf(format, sizeof format, "%%%s*.*%c", c->flags, c->kind);
+        text_add(out, format, c->width, c->precision, value);
         return ok;
     }
 }
 
-/* Parses the conversion after a '%'; returns where the format goes on. */
+/* A width or precision, in digits or from the arguments; *at moves behind it. */
+static int read_number(argument_reader *r, const char **at, bool *ok)
+{
+    int32_t number = 0;
+    if (**at == '*') {
+        ++*at;
+        *ok &= next_argument(r, &number, 4);
+    } else {
+        for (; **at >= '0' && **at <= '9'; ++*at) {
+            number = number > MOST_WIDTH ? number : 10 * number + (**at - '0');
+        }
+    }
+    return number > MOST_WIDTH ? MOST_WIDTH : number < -MOST_WIDTH ? -MOST_WIDTH : number;
+}
+
+/*
+ * Prints the conversion that begins at a '%'; returns where the format goes on. What is no
+ * conversion of C is printed as it stands.
+ */
 static const char *one_conversion(argument_reader *r, const char *format, text *out, bool *ok)
 {
-    char flags[64] = "%";
-    size_t used = 1;
-    bool is_long = false, had_number = false; /* had_number: since the '.', or before it */
-    while (*format && strchr("-+ #0123456789.*", *format) && used < sizeof flags - 16) {
-        int64_t width = 0;
-        bool is_number = *format >= (had_number ? '0' : '1') && *format <= '9';
-        if (*format == '*') {
-            int32_t given = 0;
-            *ok &= next_argument(r, &given, 4);
-            width = given;
-        }
-        for (; is_number && *format >= '0' && *format <= '9'; format++) {
-            width = width > MOST_WIDTH ? width : 10 * width + (*format - '0');
-        }
-        if (is_number || *format == '*') {
-            width = width > MOST_WIDTH ? MOST_WIDTH : width < -MOST_WIDTH ? -MOST_WIDTH : width;
-            if (!had_number) {
-                used += (size_t)snprintf(flags + used, 12, "%lld", (long long)width);
-            }
-            had_number = true;
-            format += !is_number;
-        } else {
-            had_number = had_number && *format != '.';
-            flags[used++] = *format++;
+    const char *at = format + 1;
+    conversion c = {.precision = -1};
+    for (size_t used = 0; *at && strchr("-+ #0", *at); at++) {
+        if (!strchr(c.flags, *at)) {
+            c.flags[used++] = *at;
         }
     }
-    flags[used] = 0;
-    for (; *format && strchr("hlzjt", *format); format++) {
-        is_long |= *format != 'h';
+    c.width = read_number(r, &at, ok);
+    if (*at == '.') {
+        at++;
+        c.precision = read_number(r, &at, ok);
     }
-    if (*format == '%') {
+    for (; *at && strchr("hlzjt", *at); at++) {
+        c.is_long |= *at != 'h';
+    }
+    c.kind = *at;
+    if (c.kind == '%') {
         text_add(out, "%%");
-    } else if (*format && strchr("diuxXocspfFeEgGaA", *format)) {
-        *ok &= print_conversion(r, flags, *format, is_long, out);
+    } else if (c.kind && strchr("diuxXocspfFeEgGaA", c.kind)) {
+        *ok &= print_conversion(r, &c, out);
     } else {
-        text_add(out, "%s%c", flags, *format ? *format : ' ');
-        return *format ? format + 1 : format;
+        text_add_bytes(out, format, (size_t)(at - format));
+        return at;
     }
-    return format + 1;
+    return at + 1;
 }
 
 static void print_lane(emu_warp *w, const emu_instr *in, int lane)
@@ -196,7 +209,7 @@ static void print_lane(emu_warp *w, const emu_instr *in, int lane)
         if (*at != '%') {
             text_add_bytes(&w->block->printed, at++, 1);
         } else {
-            at = one_conversion(&reader, at + 1, &w->block->printed, &ok);
+            at = one_conversion(&reader, at, &w->block->printed, &ok);
         }
     }
     text_free(&format);

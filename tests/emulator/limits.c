@@ -178,12 +178,20 @@ static size_t printed_bytes(const char *format, unsigned long long instructions,
 
 Test(limits, a_width_of_printf_is_cut)
 {
-    /* "%99999999999d", "%.*f" and "%*000*99d" */
+    /* "%99999999999d" and "%.*f" */
     cr_expect_eq(
         printed_bytes("37, 57, 57, 57, 57, 57, 57, 57, 57, 57, 57, 57, 100", 0, "", CUDA_SUCCESS),
         9999);
     cr_expect_eq(printed_bytes("37, 46, 42, 102", 0, "", CUDA_SUCCESS), 9);
-    cr_expect_eq(printed_bytes("37, 42, 48, 48, 48, 42, 57, 57, 100", 0, "", CUDA_SUCCESS), 7);
+}
+
+Test(limits, what_is_no_conversion_of_printf_is_printed_as_it_stands)
+{
+    /* "%*000*99d", "%-7-d", "%5" and "%.3.3d" */
+    cr_expect_eq(printed_bytes("37, 42, 48, 48, 48, 42, 57, 57, 100", 0, "", CUDA_SUCCESS), 9);
+    cr_expect_eq(printed_bytes("37, 45, 55, 45, 100", 0, "", CUDA_SUCCESS), 5);
+    cr_expect_eq(printed_bytes("37, 53", 0, "", CUDA_SUCCESS), 2);
+    cr_expect_eq(printed_bytes("37, 46, 51, 46, 51, 100", 0, "", CUDA_SUCCESS), 6);
 }
 
 Test(limits, a_block_prints_no_more_than_its_buffer)
