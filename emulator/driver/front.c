@@ -3,6 +3,7 @@
  * current contexts, and faults. Every cu_*.c file uses it; it calls nothing of them.
  */
 #include "driver/front.h"
+#include "driver/cu_emulator.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -348,10 +349,6 @@ void front_record_fault(CUcontext context, CUresult fault, const char *report)
     last_report = copy;
     pthread_mutex_unlock(&report_lock);
 }
-
-/* The text of the last device fault in this process, "" when there was none. The string belongs to
- * the calling thread and lives until its next call. Not part of CUDA. */
-const char *cuEmulatorLastReport(void);
 
 const char *cuEmulatorLastReport(void)
 {

@@ -1,13 +1,9 @@
 /* driver_bytes.c: the counts of distinct bytes that a kernel read, wrote and touched. */
+#include <driver/cu_emulator.h>
 #include <stdint.h>
 #include <stdlib.h>
 
 #include "fixture.h"
-
-/* Extensions of the emulator: cuda.h does not declare them. */
-extern CUresult cuEmulatorCountBytes(int on);
-extern CUresult cuEmulatorDistinctBytes(unsigned long long *read, unsigned long long *written,
-                                        unsigned long long *touched);
 
 /* Every kernel has (x, y, step, limit); thread i of the grid, if i < limit, works at x + i * step
  * and y + i * step. */

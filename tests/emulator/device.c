@@ -2,9 +2,7 @@
 #include "device.h"
 
 #include <criterion/criterion.h>
-
-/* An extension of the emulator: cuda.h does not declare it. */
-extern const char *cuEmulatorLastReport(void);
+#include <driver/cu_emulator.h>
 
 static CUcontext context;
 

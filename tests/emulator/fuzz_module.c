@@ -5,14 +5,11 @@
  * and the sanitizers watch for crashes, hangs and leaks.
  */
 #include <cuda.h>
+#include <driver/cu_emulator.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Extensions of the emulator: cuda.h does not declare them. */
-extern CUresult cuEmulatorLimitInstructions(unsigned long long most);
-extern const char *cuEmulatorLastReport(void);
 
 enum { MOST_INSTRUCTIONS = 20000, MOST_KERNELS = 4, BUFFER_BYTES = 4096, PARAMETERS = 64 };
 

@@ -3,6 +3,7 @@
  * Driver API, and soon.
  */
 #include <criterion/criterion.h>
+#include <driver/cu_emulator.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +11,6 @@
 #include <unistd.h>
 
 #include "device.h"
-
-/* Extensions of the emulator: cuda.h does not declare them. */
-extern CUresult cuEmulatorLimitInstructions(unsigned long long most);
 
 #define HEADER ".version 9.0\n.target sm_80\n.address_size 64\n"
 

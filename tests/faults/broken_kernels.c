@@ -8,15 +8,13 @@
 #include <base/nvrtc.h>
 #include <criterion/criterion.h>
 #include <cuda.h>
+#include <driver/cu_emulator.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../emulator/device.h"
-
-/* The emulator's report of the last fault; an extension of its libcuda. */
-const char *cuEmulatorLastReport(void);
 
 enum { TOKENS = 100, HIDDEN = 256, FFN = 512, ELEMENT = 2 };
 

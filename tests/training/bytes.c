@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <cuda.h>
 #include <dlfcn.h>
+#include <driver/cu_emulator.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,11 +17,6 @@
 
 #define REQUIRE(call)      cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
 #define REQUIRE_CUDA(call) cr_assert_eq(call, CUDA_SUCCESS, "%s", #call)
-
-/* Extensions of the emulator's libcuda. */
-CUresult cuEmulatorCountBytes(int on);
-CUresult cuEmulatorDistinctBytes(unsigned long long *read, unsigned long long *written,
-                                 unsigned long long *touched);
 
 enum { TOKENS = 512, KERNELS = 16 };
 static const double tolerance = 0.02;
