@@ -6,24 +6,21 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "temporary_folder.h"
+
 static char *folder;
 
 static void remove_folder(void)
 {
-    char *command = NULL;
-    if (asprintf(&command, "rm -rf '%s'", folder) < 0 || system(command) != 0)
-        perror(folder);
-    free(command);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 void spec_text_file(const char *name, const char *content)
 {
     static bool made;
     if (!made) {
-        const char *parent = getenv("TMPDIR");
-        cr_assert_gt(asprintf(&folder, "%s/mmlp-spec-XXXXXX", parent ? parent : P_tmpdir), 0);
-        cr_assert(mkdtemp(folder) && chdir(folder) == 0);
+        folder = temporary_folder_make();
+        cr_assert_eq(chdir(folder), 0);
         atexit(remove_folder);
         made = true;
     }

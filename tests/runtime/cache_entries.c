@@ -10,6 +10,7 @@
 
 #include "cache.h"
 #include "made_bundle.h"
+#include "temporary_folder.h"
 
 static const char source[] = "__global__ void f() {}";
 
@@ -29,7 +30,7 @@ static void store(const cache_roots *roots, const cache_key *key)
 
 Test(cache, a_stored_entry_is_a_hit_with_the_same_bytes)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     cache_roots roots = {folder, NULL};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a -b", source);
     cache_entry found;
@@ -44,8 +45,7 @@ Test(cache, a_stored_entry_is_a_hit_with_the_same_bytes)
     cr_expect_arr_eq(found.cubin, "\177ELF\0bytes", 10);
     cache_entry_free(&found);
     cache_key_free(&key);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(cache, a_key_depends_on_toolchain_target_options_and_source)
@@ -65,9 +65,7 @@ Test(cache, a_key_depends_on_toolchain_target_options_and_source)
 
 Test(cache, a_folder_can_be_moved)
 {
-    char *folder = make_temporary_folder();
-    char moved[4096];
-    snprintf(moved, sizeof moved, "%s-moved", folder);
+    char *folder = temporary_folder_make(), *moved = temporary_folder_make();
     cache_roots roots = {folder, NULL}, roots_moved = {moved, NULL};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a", source);
     store(&roots, &key);
@@ -77,13 +75,13 @@ Test(cache, a_folder_can_be_moved)
     cr_expect(cache_lookup(&found, why, &roots_moved, &key), "%s", why);
     cache_entry_free(&found);
     cache_key_free(&key);
-    remove_folder(moved);
+    temporary_folder_remove(moved);
     free(folder);
 }
 
 Test(cache, an_entry_with_any_changed_byte_is_a_miss_and_is_removed)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     cache_roots roots = {folder, NULL};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a", source);
     char name[64], why[CACHE_WHY_BYTES];
@@ -109,13 +107,12 @@ Test(cache, an_entry_with_any_changed_byte_is_a_miss_and_is_removed)
     cache_entry_free(&found);
     free(bytes);
     cache_key_free(&key);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(cache, an_entry_of_another_key_under_this_name_is_a_miss)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     cache_roots roots = {folder, NULL};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a", source);
     cache_key other = key_for("nvrtc 2", "sm_80", "-a", source);
@@ -129,13 +126,12 @@ Test(cache, an_entry_of_another_key_under_this_name_is_a_miss)
     cr_expect_str_eq(why, "the entry was made of something else");
     cache_key_free(&key);
     cache_key_free(&other);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(cache, the_readonly_root_is_read_and_never_changed)
 {
-    char *folder = make_temporary_folder(), *image = make_temporary_folder();
+    char *folder = temporary_folder_make(), *image = temporary_folder_make();
     cache_roots image_only = {image, NULL}, roots = {folder, image};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a", source);
     cache_entry found;
@@ -150,15 +146,13 @@ Test(cache, the_readonly_root_is_read_and_never_changed)
     free(read_whole_file(image, name, &count));
     cr_expect_eq(count, 3);
     cache_key_free(&key);
-    remove_folder(folder);
-    remove_folder(image);
-    free(folder);
-    free(image);
+    temporary_folder_remove(folder);
+    temporary_folder_remove(image);
 }
 
 Test(cache, a_store_into_a_folder_that_cannot_be_made_names_it)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     write_file(folder, "file", "x", 1);
     char below[4200], message[4400];
     snprintf(below, sizeof below, "%s/file/cache", folder);
@@ -169,13 +163,12 @@ Test(cache, a_store_into_a_folder_that_cannot_be_made_names_it)
     snprintf(message, sizeof message, "%s: cannot create: Not a directory", below);
     cr_expect_str_eq(mmlp_last_error(), message);
     cache_key_free(&key);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(cache, a_lock_keeps_others_of_the_same_key_out_until_their_patience_ends)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     cache_roots roots = {folder, NULL};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a", source);
     cache_key other = key_for("nvrtc 2", "sm_80", "-a", source);
@@ -191,13 +184,12 @@ Test(cache, a_lock_keeps_others_of_the_same_key_out_until_their_patience_ends)
     cache_unlock(held);
     cache_key_free(&key);
     cache_key_free(&other);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(cache, a_lock_of_a_process_that_died_is_free)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     cache_roots roots = {folder, NULL};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a", source);
     pid_t child = fork();
@@ -210,13 +202,12 @@ Test(cache, a_lock_of_a_process_that_died_is_free)
     cr_expect_geq(held, 0);
     cache_unlock(held);
     cache_key_free(&key);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(cache, readers_see_whole_entries_while_a_writer_replaces_them)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     cache_roots roots = {folder, NULL};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a", source);
     store(&roots, &key);
@@ -235,13 +226,12 @@ Test(cache, readers_see_whole_entries_while_a_writer_replaces_them)
         cache_entry_free(&found);
     }
     cache_key_free(&key);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(cache, nothing_temporary_is_left_behind)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     cache_roots roots = {folder, NULL};
     cache_key key = key_for("nvrtc 1", "sm_80", "-a", source);
     store(&roots, &key);
@@ -253,6 +243,5 @@ Test(cache, nothing_temporary_is_left_behind)
     closedir(entries);
     cr_expect_eq(count, 1);
     cache_key_free(&key);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }

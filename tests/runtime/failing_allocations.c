@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "made_step.h"
+#include "temporary_folder.h"
 
 static atomic_long allocations_left = -1; /* below zero: none fails */
 
@@ -97,10 +98,9 @@ static mmlp_status open_a_context(void *user)
 
 Test(allocations, opening_a_context_survives_each_failure)
 {
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     cr_expect_gt(fail_until_it_succeeds(open_a_context, cache), 2);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 typedef struct loading {
@@ -126,7 +126,7 @@ Test(allocations, loading_an_mlp_from_the_cache_survives_each_failure)
     made_write(&made);
     mmlp_bundle *bundle = NULL;
     cr_assert_eq(mmlp_bundle_open(&bundle, made.folder), MMLP_OK, "%s", mmlp_last_error());
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
     options.cache_dir = cache;
     options.compile_threads = 1;
@@ -137,8 +137,7 @@ Test(allocations, loading_an_mlp_from_the_cache_survives_each_failure)
     mmlp_context_destroy(l.context);
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 Test(allocations, a_training_step_makes_none)

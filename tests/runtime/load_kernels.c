@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "made_bundle.h"
+#include "temporary_folder.h"
 
 static void expect_origin(const mmlp_mlp *mlp, const char *origin)
 {
@@ -63,7 +64,7 @@ Test(load, kernels_are_compiled_once_and_then_come_from_the_cache)
 {
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     load_and_expect(bundle, cache, NULL, "compiled");
     cr_expect_eq(count_files(cache, ".kernel"), 3);
     load_and_expect(bundle, cache, NULL, "cache");
@@ -71,15 +72,14 @@ Test(load, kernels_are_compiled_once_and_then_come_from_the_cache)
     load_and_expect(bundle, "", NULL, "compiled");
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 Test(load, a_bad_cache_entry_is_told_and_replaced)
 {
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     load_and_expect(bundle, cache, NULL, "compiled");
     DIR *entries = opendir(cache);
     for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
@@ -99,15 +99,14 @@ Test(load, a_bad_cache_entry_is_told_and_replaced)
     load_and_expect(bundle, cache, NULL, "cache");
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 Test(load, a_cache_that_cannot_be_written_is_one_warning)
 {
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     write_file(folder, "file", "x", 1);
     char cache[4200];
     snprintf(cache, sizeof cache, "%s/file", folder);
@@ -122,8 +121,7 @@ Test(load, a_cache_that_cannot_be_written_is_one_warning)
     free_lines(&lines);
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 /* A limit on the size of files ends a write half-way, as a full disk does. */
@@ -131,7 +129,7 @@ Test(load, a_cache_on_a_full_disk_is_one_warning_and_keeps_nothing_half_written)
 {
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     log_lines lines;
     mmlp_context *context = open_context(&lines, cache, NULL);
     mmlp_mlp *mlp = NULL;
@@ -152,8 +150,7 @@ Test(load, a_cache_on_a_full_disk_is_one_warning_and_keeps_nothing_half_written)
     free_lines(&lines);
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 /* Each process writes one byte for each kernel that it compiled itself. */
@@ -161,7 +158,7 @@ Test(load, of_eight_processes_on_one_cold_cache_one_compiles_each_kernel)
 {
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     int counts[2];
     cr_assert_eq(pipe(counts), 0);
     for (int i = 0; i < 8; i++) {
@@ -196,15 +193,14 @@ Test(load, of_eight_processes_on_one_cold_cache_one_compiles_each_kernel)
     cr_expect_eq(count_files(cache, ".kernel"), 3);
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 Test(load, verbose_says_why_each_kernel_missed)
 {
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     log_lines lines;
     mmlp_context *context = open_context(&lines, cache, NULL);
     mmlp_mlp *mlp = NULL;
@@ -219,8 +215,7 @@ Test(load, verbose_says_why_each_kernel_missed)
     free_lines(&lines);
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 static mmlp_status load_made(made_bundle *made, const char *cache)
@@ -285,7 +280,7 @@ Test(load, an_image_of_the_bundle_is_taken_first_and_a_cubin_gives_way_to_ptx)
 
 Test(load, arguments_that_are_not_the_kernels_parameters_are_refused)
 {
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     made_bundle made = made_start();
     json_t *kernel = json_array_get(json_object_get(made.manifest, "kernels"), 1);
     json_object_set_new(kernel, "arguments",
@@ -307,8 +302,7 @@ Test(load, arguments_that_are_not_the_kernels_parameters_are_refused)
         strstr(mmlp_last_error(), "kernel made_fc2: found the argument \"linear_fc3.weight\""),
         "%s", mmlp_last_error());
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 Test(load, a_kernel_without_its_entry_is_refused)
@@ -489,7 +483,7 @@ Test(load, a_warm_start_never_opens_nvrtc)
 {
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     pid_t child = fork();
     if (child == 0) { /* the cold start, elsewhere */
         mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
@@ -510,8 +504,7 @@ Test(load, a_warm_start_never_opens_nvrtc)
     cr_expect_not(is_in_memory("libnvrtc"));
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 typedef struct loader {
@@ -536,7 +529,7 @@ Test(load, threads_may_share_a_context)
 {
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     log_lines lines;
     mmlp_context *context = open_context(&lines, cache, NULL);
     pthread_t threads[4];
@@ -554,8 +547,7 @@ Test(load, threads_may_share_a_context)
     free_lines(&lines);
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }
 
 Test(load, the_threads_current_context_is_left_as_it_was)
@@ -576,7 +568,7 @@ Test(load, the_threads_current_context_is_left_as_it_was)
 
     made_bundle made;
     mmlp_bundle *bundle = made_open(&made);
-    char *cache = make_temporary_folder();
+    char *cache = temporary_folder_make();
     load_and_expect(bundle, cache, NULL, "compiled");
     get_current(&current);
     cr_expect_eq(current, mine);
@@ -588,6 +580,5 @@ Test(load, the_threads_current_context_is_left_as_it_was)
     dlclose(library);
     mmlp_bundle_close(bundle);
     made_free(&made);
-    remove_folder(cache);
-    free(cache);
+    temporary_folder_remove(cache);
 }

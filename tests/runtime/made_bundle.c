@@ -3,7 +3,6 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+#include "temporary_folder.h"
 
 #define TEXT(...) #__VA_ARGS__
 
@@ -239,26 +240,6 @@ char *read_whole_file(const char *folder, const char *name, size_t *count)
     return bytes;
 }
 
-char *make_temporary_folder(void)
-{
-    const char *base = getenv("TMPDIR");
-    char *path = NULL;
-    cr_assert_gt(asprintf(&path, "%s/megamlp-test-XXXXXX", base && base[0] ? base : "/tmp"), 0);
-    cr_assert_not_null(mkdtemp(path));
-    return path;
-}
-
-static int remove_entry(const char *path, const struct stat *properties, int type, struct FTW *ftw)
-{
-    (void)properties, (void)type, (void)ftw;
-    return remove(path);
-}
-
-void remove_folder(const char *folder)
-{
-    nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 /* ---- bundles -------------------------------------------------------------------------------- */
 
 static void hash_digits(char digits[33], const void *bytes, size_t count)
@@ -280,7 +261,7 @@ made_bundle made_start(void)
 {
     made_bundle made = {0};
     json_error_t error;
-    made.root = make_temporary_folder();
+    made.root = temporary_folder_make();
     cr_assert_gt(asprintf(&made.folder, "%s/made.mlp", made.root), 0);
     cr_assert_eq(mkdir(made.folder, 0777), 0);
     made.manifest = json_loads(manifest_text, 0, &error);
@@ -315,10 +296,9 @@ void made_write(const made_bundle *made)
 
 void made_free(made_bundle *made)
 {
-    remove_folder(made->root);
+    temporary_folder_remove(made->root);
     json_decref(made->manifest);
     free(made->folder);
-    free(made->root);
 }
 
 mmlp_bundle *made_open(made_bundle *made)

@@ -39,9 +39,6 @@ mmlp_bundle *made_open(made_bundle *made);
 void write_file(const char *folder, const char *name, const void *bytes, size_t count);
 /* Its bytes, with a NUL behind (malloc). */
 char *read_whole_file(const char *folder, const char *name, size_t *count);
-/* A new empty folder below the temporary folder (malloc). */
-char *make_temporary_folder(void);
-void remove_folder(const char *folder);
 
 /* A context on the emulator with this cache, whose log lines are counted and kept. */
 typedef struct log_lines {

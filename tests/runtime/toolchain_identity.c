@@ -5,11 +5,12 @@
 #include <string.h>
 
 #include "made_bundle.h"
+#include "temporary_folder.h"
 #include "toolchain.h"
 
 Test(build_id, a_file_without_one_is_known_by_its_hash)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     char path[4200], *first = NULL, *second = NULL;
     snprintf(path, sizeof path, "%s/library", folder);
     write_file(folder, "library", "some bytes", 10);
@@ -20,13 +21,12 @@ Test(build_id, a_file_without_one_is_known_by_its_hash)
     cr_expect_str_neq(first, second);
     free(first);
     free(second);
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(build_id, a_broken_elf_file_is_known_by_its_hash)
 {
-    char *folder = make_temporary_folder();
+    char *folder = temporary_folder_make();
     char path[4200], head[64] = "\177ELF\2\1\1";
     snprintf(path, sizeof path, "%s/library", folder);
     for (int i = 16; i < 64; i++) {
@@ -37,8 +37,7 @@ Test(build_id, a_broken_elf_file_is_known_by_its_hash)
         cr_expect_eq(strlen(id), 32);
         free(id);
     }
-    remove_folder(folder);
-    free(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(toolchain, nvrtc_is_found_and_identified_by_two_build_ids)

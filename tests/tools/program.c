@@ -62,20 +62,3 @@ void program_expect(const program_result *result, int exit_code, const char *lin
     cr_expect(strstr(result->output, line) != NULL, "expected \"%s\"; it printed: %s", line,
               result->output);
 }
-
-char *program_make_folder(void)
-{
-    const char *parent = getenv("TMPDIR");
-    char *folder = NULL;
-    cr_assert_gt(asprintf(&folder, "%s/megamlp-test.XXXXXX", parent ? parent : P_tmpdir), 0);
-    cr_assert_not_null(mkdtemp(folder));
-    return folder;
-}
-
-void program_remove_folder(char *folder)
-{
-    const char *const arguments[] = {"/bin/rm", "-rf", "--", folder, NULL};
-    program_result result = program_run(arguments);
-    program_result_free(&result);
-    free(folder);
-}

@@ -13,8 +13,4 @@ void program_result_free(program_result *result);
 /* The run has ended with exit_code, and its output has the line. */
 void program_expect(const program_result *result, int exit_code, const char *line);
 
-/* A new empty folder (malloc), and its removal with all it holds (frees the string). */
-char *program_make_folder(void);
-void program_remove_folder(char *folder);
-
 #endif

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "program.h"
+#include "temporary_folder.h"
 
 /* Writes a file of an 8-byte length, a header, and `data_bytes` zeros. */
 static char *write_file(const char *folder, uint64_t length, const char *header, size_t data_bytes)
@@ -80,7 +81,7 @@ Test(run_input, a_malformed_file_is_named_with_what_is_wrong_in_it)
          8, "header is not valid JSON: duplicate object key"},
         {0, "{}", 0, "in.safetensors: tensor 'hidden_states' is missing"},
     };
-    char *folder = program_make_folder();
+    char *folder = temporary_folder_make();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
         uint64_t length = cases[i].length ? cases[i].length : strlen(cases[i].header);
         char *path = write_file(folder, length, cases[i].header, cases[i].data_bytes);
@@ -89,7 +90,7 @@ Test(run_input, a_malformed_file_is_named_with_what_is_wrong_in_it)
         program_result_free(&result);
         free(path);
     }
-    program_remove_folder(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(run_input, tensors_that_do_not_fit_the_spec_are_named_with_both_shapes)
@@ -120,7 +121,7 @@ Test(run_input, tensors_that_do_not_fit_the_spec_are_named_with_both_shapes)
          526336,
          "has a tensor 'linear_fc1.bias', but tokens_gated has none (add_bias_linear = false)"},
     };
-    char *folder = program_make_folder();
+    char *folder = temporary_folder_make();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
         char *path =
             write_file(folder, strlen(cases[i].header), cases[i].header, cases[i].data_bytes);
@@ -129,12 +130,12 @@ Test(run_input, tensors_that_do_not_fit_the_spec_are_named_with_both_shapes)
         program_result_free(&result);
         free(path);
     }
-    program_remove_folder(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(run_input, files_that_cannot_be_read_are_named)
 {
-    char *folder = program_make_folder();
+    char *folder = temporary_folder_make();
     char *missing = NULL, *empty = NULL;
     cr_assert_gt(asprintf(&missing, "%s/none.safetensors", folder), 0);
     cr_assert_gt(asprintf(&empty, "%s/empty.safetensors", folder), 0);
@@ -155,7 +156,7 @@ Test(run_input, files_that_cannot_be_read_are_named)
 
     free(missing);
     free(empty);
-    program_remove_folder(folder);
+    temporary_folder_remove(folder);
 }
 
 static void expect_usage(const char *const arguments[], const char *line)
@@ -213,7 +214,7 @@ Test(run_input, output_that_is_lost_is_an_error)
 
 Test(run_input, out_replaces_only_a_regular_file)
 {
-    char *folder = program_make_folder();
+    char *folder = temporary_folder_make();
     char *pipe = NULL, *line = NULL;
     cr_assert_gt(asprintf(&pipe, "%s/pipe", folder), 0);
     cr_assert_gt(asprintf(&line, "%s: exists and is not a regular file; it is not replaced", pipe),
@@ -230,12 +231,12 @@ Test(run_input, out_replaces_only_a_regular_file)
     cr_expect(stat(pipe, &properties) == 0 && S_ISFIFO(properties.st_mode));
     free(line);
     free(pipe);
-    program_remove_folder(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(run_input, out_writes_the_results_as_an_ordinary_file)
 {
-    char *folder = program_make_folder();
+    char *folder = temporary_folder_make();
     char *out = NULL;
     cr_assert_gt(asprintf(&out, "%s/out.safetensors", folder), 0);
     const char *const arguments[] = {
@@ -269,5 +270,5 @@ Test(run_input, out_writes_the_results_as_an_ordinary_file)
     fclose(file);
     free(header);
     free(out);
-    program_remove_folder(folder);
+    temporary_folder_remove(folder);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "program.h"
+#include "temporary_folder.h"
 
 /* ---- files of one byte -------------------------------------------------------------------------
  */
@@ -86,7 +87,7 @@ typedef struct bad_file {
 
 static void expect_all_refused(const bad_file *files, size_t count)
 {
-    char *folder = program_make_folder();
+    char *folder = temporary_folder_make();
     for (size_t i = 0; i < count; ++i) {
         char *path = write_tensors(folder, files[i].entries);
         program_result result = train(files[i].spec, path, NULL);
@@ -94,7 +95,7 @@ static void expect_all_refused(const bad_file *files, size_t count)
         program_result_free(&result);
         free(path);
     }
-    program_remove_folder(folder);
+    temporary_folder_remove(folder);
 }
 
 /* ---- tests ---------------------------------------------------------------------------------- */
@@ -234,7 +235,7 @@ Test(train_input, a_step_of_two_microbatches_writes_every_result)
                                     INPUT("mb1.", "grad_output"),
                                     WEIGHTS,
                                     {NULL, NULL, {0, 0}, 0}};
-    char *folder = program_make_folder();
+    char *folder = temporary_folder_make();
     char *out = NULL, *path = write_tensors(folder, entries);
     cr_assert_gt(asprintf(&out, "%s/out.safetensors", folder), 0);
     program_result result = train("swiglu_accumulate.lua", path, out);
@@ -247,7 +248,7 @@ Test(train_input, a_step_of_two_microbatches_writes_every_result)
     free(header);
     free(out);
     free(path);
-    program_remove_folder(folder);
+    temporary_folder_remove(folder);
 }
 
 Test(train_input, a_gradient_far_from_the_files_fails_the_check)
@@ -257,12 +258,12 @@ Test(train_input, a_gradient_far_from_the_files_fails_the_check)
                                     WEIGHTS,
                                     {"grad.linear_fc2.weight", "F32", {HIDDEN, FFN}, 0x3f},
                                     {NULL, NULL, {0, 0}, 0}};
-    char *folder = program_make_folder();
+    char *folder = temporary_folder_make();
     char *path = write_tensors(folder, entries);
     program_result result = train("swiglu_nobias.lua", path, NULL);
     program_expect(&result, 1, "1.00e+00   6.00e-03  FAIL");
     program_expect(&result, 1, "megamlp-run: 1 of 9 checks failed");
     program_result_free(&result);
     free(path);
-    program_remove_folder(folder);
+    temporary_folder_remove(folder);
 }

@@ -8,10 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "bundle_write.h"
 #include "init.h"
+#include "loaded_mlp.h"
 #include "mlp.h"
 
 enum { HIDDEN = 64, FFN = 96, SEED = 12345 };
@@ -61,20 +60,10 @@ Test(philox, gives_the_published_numbers_for_zeros)
 
 /* ---- an mlp ---------------------------------------------------------------------------------- */
 
-typedef struct loaded {
-    char folder[32];
-    mmlp_context *context;
-    mmlp_bundle *bundle;
-    mmlp_mlp *mlp;
-} loaded;
-
-static loaded load(const char *fields, const char *fc1_params)
+static loaded_mlp load(const char *fields, const char *fc1_params)
 {
-    loaded l = {.folder = "/tmp/mmlp-initial-XXXXXX"};
+    loaded_mlp l;
     char *content = NULL;
-    module_spec spec;
-    bundle_options bundle = {0};
-    cr_assert(mkdtemp(l.folder) && chdir(l.folder) == 0);
     cr_assert(
         asprintf(&content,
                  "local config = TransformerConfig { hidden_size = %d, ffn_hidden_size = %d, "
@@ -83,30 +72,15 @@ static loaded load(const char *fields, const char *fc1_params)
                  "module = ColumnParallelLinear, params = { %s } }, linear_fc2 = "
                  "RowParallelLinear } }\n",
                  HIDDEN, FFN, fields, fc1_params) > 0);
-    FILE *file = fopen("initial.lua", "w");
-    cr_assert(file && fputs(content, file) >= 0 && fclose(file) == 0);
+    loaded_open(&l, loaded_device(), content, 0, 0);
     free(content);
-    cr_assert_eq(spec_load(&spec, "initial.lua", NULL), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(bundle_write(&spec, "initial.mlp", &bundle), MMLP_OK, "%s", mmlp_last_error());
-    spec_free(&spec);
-    mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
-    options.driver = "emulator";
-    cr_assert_eq(mmlp_context_create(&l.context, &options), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(mmlp_bundle_open(&l.bundle, "initial.mlp"), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(mmlp_mlp_load(&l.mlp, l.context, l.bundle, NULL), MMLP_OK, "%s",
-                 mmlp_last_error());
     return l;
 }
 
-static void unload(loaded *l)
+static void unload(loaded_mlp *l)
 {
-    char *command = NULL;
-    mmlp_mlp_unload(l->mlp);
-    mmlp_bundle_close(l->bundle);
+    loaded_close(l);
     mmlp_context_destroy(l->context);
-    cr_assert(chdir("/") == 0 && asprintf(&command, "rm -rf '%s'", l->folder) > 0);
-    cr_assert_eq(system(command), 0);
-    free(command);
 }
 
 typedef struct fp32_tensor {
@@ -116,7 +90,7 @@ typedef struct fp32_tensor {
     float *host;
 } fp32_tensor;
 
-static void make(fp32_tensor *t, const loaded *l, int64_t rows, int64_t columns)
+static void make(fp32_tensor *t, const loaded_mlp *l, int64_t rows, int64_t columns)
 {
     *t = (fp32_tensor){.shape = {rows, columns}, .count = (size_t)(rows * (columns ? columns : 1))};
     t->view = (mmlp_tensor){.device = {MMLP_DEVICE_CUDA, 0},
@@ -128,14 +102,14 @@ static void make(fp32_tensor *t, const loaded *l, int64_t rows, int64_t columns)
     cr_assert_eq(mmlp_buffer_alloc(&t->view.data, l->context, t->count * sizeof(float)), MMLP_OK);
 }
 
-static void fetch(fp32_tensor *t, const loaded *l)
+static void fetch(fp32_tensor *t, const loaded_mlp *l)
 {
     cr_assert_eq(
         mmlp_buffer_download(l->context, t->host, t->view.data, t->count * sizeof(float), NULL),
         MMLP_OK, "%s", mmlp_last_error());
 }
 
-static void discard(fp32_tensor *t, const loaded *l)
+static void discard(fp32_tensor *t, const loaded_mlp *l)
 {
     mmlp_buffer_free(l->context, t->view.data);
     free(t->host);
@@ -146,7 +120,7 @@ typedef struct weights {
     mmlp_init_args args;
 } weights;
 
-static void make_weights(weights *w, const loaded *l, int64_t fc1_rows, bool bias)
+static void make_weights(weights *w, const loaded_mlp *l, int64_t fc1_rows, bool bias)
 {
     make(&w->fc1, l, fc1_rows, HIDDEN);
     make(&w->fc1_bias, l, fc1_rows, 0);
@@ -160,7 +134,7 @@ static void make_weights(weights *w, const loaded *l, int64_t fc1_rows, bool bia
     w->args.seed = SEED;
 }
 
-static void discard_weights(weights *w, const loaded *l)
+static void discard_weights(weights *w, const loaded_mlp *l)
 {
     discard(&w->fc1, l);
     discard(&w->fc1_bias, l);
@@ -172,7 +146,7 @@ static void discard_weights(weights *w, const loaded *l)
 
 Test(initial_weights, are_normal_by_index_with_megatrons_deviations_and_biases_are_zero)
 {
-    loaded l = load("num_layers = 8, init_method_std = 0.5", "");
+    loaded_mlp l = load("num_layers = 8, init_method_std = 0.5", "");
     weights w;
     make_weights(&w, &l, FFN, true);
     cr_assert_eq(mmlp_mlp_init_weights(l.mlp, &w.args, NULL), MMLP_OK, "%s", mmlp_last_error());
@@ -198,7 +172,7 @@ Test(initial_weights, are_normal_by_index_with_megatrons_deviations_and_biases_a
 
 Test(initial_weights, an_init_method_of_a_linear_comes_first)
 {
-    loaded l =
+    loaded_mlp l =
         load("num_layers = 8, add_bias_linear = false", "init_method = init.uniform(-0.25, 0.75)");
     weights w;
     make_weights(&w, &l, FFN, false);
@@ -212,7 +186,7 @@ Test(initial_weights, an_init_method_of_a_linear_comes_first)
 
 Test(initial_weights, without_num_layers_the_field_is_named)
 {
-    loaded l = load("add_bias_linear = false", "");
+    loaded_mlp l = load("add_bias_linear = false", "");
     weights w;
     make_weights(&w, &l, FFN, false);
     cr_expect_eq(mmlp_mlp_init_weights(l.mlp, &w.args, NULL), MMLP_ERROR_ARGUMENT);
@@ -223,7 +197,7 @@ Test(initial_weights, without_num_layers_the_field_is_named)
 }
 
 /* Fills one rank's part by the kernel itself. */
-static void fill_part(fp32_tensor *out, const loaded *l, const init_part *part)
+static void fill_part(fp32_tensor *out, const loaded_mlp *l, const init_part *part)
 {
     const loaded_kernel *fill = NULL;
     for (int i = 0; i < l->mlp->kernel_count; i++)
@@ -259,7 +233,7 @@ static void fill_part(fp32_tensor *out, const loaded *l, const init_part *part)
 }
 
 /* Element (row, column) of the part of `rank` must be that of the whole. */
-static void parts_agree(const loaded *l, const fp32_tensor *whole, int ranks, bool fc1)
+static void parts_agree(const loaded_mlp *l, const fp32_tensor *whole, int ranks, bool fc1)
 {
     int64_t rows = fc1 ? 2 * FFN / ranks : HIDDEN, columns = fc1 ? HIDDEN : FFN / ranks;
     for (int rank = 0; rank < ranks; rank++) {
@@ -285,9 +259,9 @@ static void parts_agree(const loaded *l, const fp32_tensor *whole, int ranks, bo
 
 Test(initial_weights, are_the_same_numbers_at_every_tensor_parallel_size)
 {
-    loaded l = load("gated_linear_unit = true, add_bias_linear = false, num_layers = 1, "
-                    "init_method_std = 1",
-                    "");
+    loaded_mlp l = load("gated_linear_unit = true, add_bias_linear = false, num_layers = 1, "
+                        "init_method_std = 1",
+                        "");
     fp32_tensor fc1, fc2;
     make(&fc1, &l, 2 * FFN, HIDDEN);
     make(&fc2, &l, HIDDEN, FFN);

@@ -4,10 +4,9 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "bundle_write.h"
-#include "spec.h"
+#include "temporary_folder.h"
 
 #define REQUIRE(call) cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
 
@@ -18,29 +17,38 @@ mmlp_context *loaded_device(void)
     return context;
 }
 
-/* The name is the same for all, so that equal kernels have one entry in the cache. */
-static void write_bundle(const char *path, const char *content)
+static char *path_in(const char *folder, const char *name)
 {
-    module_spec spec;
-    bundle_options options = {.force = true};
-    FILE *file = fopen(path, "w");
-    cr_assert(file && fputs(content, file) >= 0 && fclose(file) == 0);
-    REQUIRE(spec_load(&spec, path, NULL));
-    REQUIRE(bundle_write(&spec, "mlp.mlp", &options));
-    spec_free(&spec);
+    char *path = NULL;
+    cr_assert_gt(asprintf(&path, "%s/%s", folder, name), 0);
+    return path;
 }
 
+mmlp_status loaded_spec_load(module_spec *out, const char *content)
+{
+    char *folder = temporary_folder_make(), *path = path_in(folder, "mlp.lua");
+    FILE *file = fopen(path, "w");
+    cr_assert(file && fputs(content, file) >= 0 && fclose(file) == 0, "%s", path);
+    mmlp_status status = spec_load(out, path, NULL);
+    free(path);
+    temporary_folder_remove(folder);
+    return status;
+}
+
+/* The bundle's name is the same for all, so that equal kernels have one entry in the cache. */
 void loaded_open(loaded_mlp *out, mmlp_context *context, const char *spec, int64_t max_tokens,
                  int wgrad_depth)
 {
-    char folder[] = "/tmp/mmlp-training-XXXXXX", *command = NULL;
-    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
+    char *folder = temporary_folder_make(), *path = path_in(folder, "mlp.mlp");
+    module_spec module;
+    bundle_options bundle = {0};
     *out = (loaded_mlp){.context = context};
-    write_bundle("mlp.lua", spec);
-    REQUIRE(mmlp_bundle_open(&out->bundle, "mlp.mlp"));
-    cr_assert(chdir("/") == 0 && asprintf(&command, "rm -rf '%s'", folder) > 0);
-    cr_assert_eq(system(command), 0);
-    free(command);
+    REQUIRE(loaded_spec_load(&module, spec));
+    REQUIRE(bundle_write(&module, path, &bundle));
+    spec_free(&module);
+    REQUIRE(mmlp_bundle_open(&out->bundle, path));
+    free(path);
+    temporary_folder_remove(folder);
     mmlp_mlp_options options = MMLP_MLP_OPTIONS_INIT;
     options.max_tokens = max_tokens;
     options.wgrad_depth = wgrad_depth;

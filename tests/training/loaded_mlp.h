@@ -5,6 +5,8 @@
 
 #include <megamlp/megamlp.h>
 
+#include "spec.h"
+
 /* The device of $MMLP_DRIVER. */
 mmlp_context *loaded_device(void);
 
@@ -14,7 +16,10 @@ typedef struct loaded_mlp {
     mmlp_mlp *mlp;
 } loaded_mlp;
 
-/* Nothing stays on the disk. wgrad_depth 0: 1. */
+/* spec_load, from a text. */
+mmlp_status loaded_spec_load(module_spec *out, const char *content);
+
+/* `spec` is a text. Nothing stays on the disk. wgrad_depth 0: 1. */
 void loaded_open(loaded_mlp *out, mmlp_context *context, const char *spec, int64_t max_tokens,
                  int wgrad_depth);
 void loaded_close(loaded_mlp *loaded);

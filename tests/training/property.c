@@ -6,11 +6,8 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "bundle_write.h"
-#include "spec.h"
+#include "loaded_mlp.h"
 #include "training_step.h"
 
 enum { DRAWS = 60, MOST_TOKENS = 700, MOST_UNITS = 80 /* of 8 columns */, TRIES = 1000 };
@@ -93,13 +90,13 @@ static char *draw_spec(drawing *d)
 }
 
 /* Draws until a spec is legal; its text is returned. */
-static char *draw_legal(module_spec *spec, drawing *d)
+static char *draw_legal(drawing *d)
 {
     for (int i = 0; i < TRIES; i++) {
         char *content = draw_spec(d);
-        FILE *file = fopen("drawn.lua", "w");
-        cr_assert(file && fputs(content, file) >= 0 && fclose(file) == 0);
-        mmlp_status status = spec_load(spec, "drawn.lua", NULL);
+        module_spec spec;
+        mmlp_status status = loaded_spec_load(&spec, content);
+        spec_free(&spec);
         if (status == MMLP_OK)
             return content;
         cr_assert_eq(status, MMLP_ERROR_SPEC, "%s", mmlp_last_error());
@@ -123,28 +120,20 @@ static bool run_draw(mmlp_context *context, uint64_t number)
     drawing d = {.state = (number + 1) * 0x9e3779b97f4a7c15u};
     for (int i = 0; i < 8; i++)
         draw(&d, 2);
-    module_spec spec;
-    char *content = draw_legal(&spec, &d), *lines = NULL;
-    bundle_options bundle = {.force = true};
+    char *content = draw_legal(&d), *lines = NULL;
     step_options options = {.tokens = draw_tokens(&d),
                             .seed = number,
                             .beta = (int)draw(&d, 2),
                             .bias_gradients_fp32 = (int)draw(&d, 2)};
-    mmlp_bundle *opened = NULL;
-    mmlp_mlp *mlp = NULL;
+    loaded_mlp loaded;
     training_step step;
-    cr_assert_eq(bundle_write(&spec, "drawn.mlp", &bundle), MMLP_OK, "%s", mmlp_last_error());
-    spec_free(&spec);
-    cr_assert_eq(mmlp_bundle_open(&opened, "drawn.mlp"), MMLP_OK, "%s", mmlp_last_error());
-    mmlp_mlp_options load = MMLP_MLP_OPTIONS_INIT;
-    load.max_tokens = MOST_TOKENS;
-    cr_assert_eq(mmlp_mlp_load(&mlp, context, opened, &load), MMLP_OK, "%s", mmlp_last_error());
-    step_start(&step, context, opened, mlp, &options);
-    mmlp_status status = step_run(&step, mlp);
+    loaded_open(&loaded, context, content, MOST_TOKENS, 0);
+    step_start(&step, context, loaded.bundle, loaded.mlp, &options);
+    mmlp_status status = step_run(&step, loaded.mlp);
     int failed = status != MMLP_OK;
     if (status == MMLP_OK) {
         step_download(&step);
-        failed = step_check(&step, mlp, &lines);
+        failed = step_check(&step, loaded.mlp, &lines);
     }
     if (failed)
         fprintf(stderr,
@@ -155,8 +144,7 @@ static bool run_draw(mmlp_context *context, uint64_t number)
                 status == MMLP_OK ? "" : mmlp_last_error(), lines ? lines : "\n",
                 (unsigned long long)number);
     step_finish(&step);
-    mmlp_mlp_unload(mlp);
-    mmlp_bundle_close(opened);
+    loaded_close(&loaded);
     free(lines);
     free(content);
     return failed == 0;
@@ -170,12 +158,7 @@ static long number_of(const char *variable, long fallback)
 
 Test(property, a_drawn_training_step_agrees_with_fp64_at_every_stage)
 {
-    char folder[] = "/tmp/mmlp-property-XXXXXX";
-    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
-    mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
-    options.driver = "emulator";
-    mmlp_context *context;
-    cr_assert_eq(mmlp_context_create(&context, &options), MMLP_OK, "%s", mmlp_last_error());
+    mmlp_context *context = loaded_device();
     long first = number_of("MMLP_PROPERTY_FIRST", 0),
          count = number_of("MMLP_PROPERTY_DRAWS", DRAWS);
     long failed = 0;
@@ -184,8 +167,4 @@ Test(property, a_drawn_training_step_agrees_with_fp64_at_every_stage)
     fprintf(stderr, "property: %ld draws, %ld failed\n", count, failed);
     cr_expect_eq(failed, 0);
     mmlp_context_destroy(context);
-    char *command = NULL;
-    cr_assert(chdir("/") == 0 && asprintf(&command, "rm -rf '%s'", folder) > 0);
-    cr_assert_eq(system(command), 0);
-    free(command);
 }
