@@ -101,11 +101,6 @@ static void close_scene(scene *s)
 /* ---- device and reference: forward all from the inputs, backward from the stored fc1_output ----
  */
 
-static const mmlp_tensor *input(const scene *s, step_tensor which)
-{
-    return step_count(&s->step, which) ? &s->step.tensors[which].host : NULL;
-}
-
 static double *wanted(const scene *s, const results *r, int which)
 {
     return count_of(&s->step, which) ? r->expected[which] : NULL;
@@ -115,13 +110,7 @@ static void run_reference(const scene *s, results *r, const mmlp_tensor *fc1_out
 {
     mmlp_reference_forward_args forward = MMLP_REFERENCE_FORWARD_ARGS_INIT;
     mmlp_reference_backward_args backward = MMLP_REFERENCE_BACKWARD_ARGS_INIT;
-    forward.hidden_states = backward.hidden_states = input(s, STEP_HIDDEN_STATES);
-    forward.linear_fc1_weight = backward.linear_fc1_weight = input(s, STEP_FC1_WEIGHT);
-    forward.linear_fc1_bias = backward.linear_fc1_bias = input(s, STEP_FC1_BIAS);
-    forward.linear_fc2_weight = backward.linear_fc2_weight = input(s, STEP_FC2_WEIGHT);
-    forward.linear_fc2_bias = backward.linear_fc2_bias = input(s, STEP_FC2_BIAS);
-    forward.per_token_scale = backward.per_token_scale = input(s, STEP_SCALE);
-    backward.grad_output = input(s, STEP_GRAD_OUTPUT);
+    step_reference_inputs(&s->step, &forward, &backward);
     backward.stored_fc1_output = fc1_output;
     forward.fc1_output = wanted(s, r, FC1_OUTPUT);
     forward.output = wanted(s, r, STEP_OUTPUT);

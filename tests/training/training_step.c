@@ -377,18 +377,24 @@ static mmlp_tensor fetch(const training_step *s, const mmlp_mlp *mlp, const char
     return host;
 }
 
-static void check_forward(check *c, const mmlp_tensor *fc1_output, const mmlp_tensor *activation)
+void step_reference_inputs(const training_step *s, mmlp_reference_forward_args *forward,
+                           mmlp_reference_backward_args *backward)
+{
+    forward->hidden_states = backward->hidden_states = host_or_null(s, STEP_HIDDEN_STATES);
+    forward->linear_fc1_weight = backward->linear_fc1_weight = host_or_null(s, STEP_FC1_WEIGHT);
+    forward->linear_fc1_bias = backward->linear_fc1_bias = host_or_null(s, STEP_FC1_BIAS);
+    forward->linear_fc2_weight = backward->linear_fc2_weight = host_or_null(s, STEP_FC2_WEIGHT);
+    forward->linear_fc2_bias = backward->linear_fc2_bias = host_or_null(s, STEP_FC2_BIAS);
+    forward->per_token_scale = backward->per_token_scale = host_or_null(s, STEP_SCALE);
+    backward->grad_output = host_or_null(s, STEP_GRAD_OUTPUT);
+}
+
+static void check_forward(check *c, mmlp_reference_forward_args args, const mmlp_tensor *fc1_output,
+                          const mmlp_tensor *activation)
 {
     training_step *s = c->step;
     int64_t t = s->options.tokens, f = s->properties.ffn_hidden_size, h = s->properties.hidden_size,
             w = s->properties.fc1_output_size;
-    mmlp_reference_forward_args args = MMLP_REFERENCE_FORWARD_ARGS_INIT;
-    args.hidden_states = host_or_null(s, STEP_HIDDEN_STATES);
-    args.linear_fc1_weight = host_or_null(s, STEP_FC1_WEIGHT);
-    args.linear_fc1_bias = host_or_null(s, STEP_FC1_BIAS);
-    args.linear_fc2_weight = host_or_null(s, STEP_FC2_WEIGHT);
-    args.linear_fc2_bias = host_or_null(s, STEP_FC2_BIAS);
-    args.per_token_scale = host_or_null(s, STEP_SCALE);
     args.stored_activation = activation;
     args.fc1_output = doubles(t * w);
     args.activation_output = doubles(t * f);
@@ -413,21 +419,13 @@ static void compare_step(check *c, const char *name, step_tensor which, compare_
         compare(c, name, kind, &v->host, count_of(v), expected, v->before, terms);
 }
 
-static void check_backward(check *c, const mmlp_mlp *mlp, const mmlp_tensor *fc1_output,
-                           const mmlp_tensor *activation)
+static void check_backward(check *c, mmlp_reference_backward_args args, const mmlp_mlp *mlp,
+                           const mmlp_tensor *fc1_output, const mmlp_tensor *activation)
 {
     training_step *s = c->step;
     const mmlp_bundle_properties *p = &s->properties;
     int64_t t = s->options.tokens, f = p->ffn_hidden_size, h = p->hidden_size,
             w = p->fc1_output_size, shape[2];
-    mmlp_reference_backward_args args = MMLP_REFERENCE_BACKWARD_ARGS_INIT;
-    args.grad_output = host_or_null(s, STEP_GRAD_OUTPUT);
-    args.hidden_states = host_or_null(s, STEP_HIDDEN_STATES);
-    args.linear_fc1_weight = host_or_null(s, STEP_FC1_WEIGHT);
-    args.linear_fc1_bias = host_or_null(s, STEP_FC1_BIAS);
-    args.linear_fc2_weight = host_or_null(s, STEP_FC2_WEIGHT);
-    args.linear_fc2_bias = host_or_null(s, STEP_FC2_BIAS);
-    args.per_token_scale = host_or_null(s, STEP_SCALE);
     args.stored_fc1_output = fc1_output;
     if (p->save_activation)
         args.stored_activation = activation;
@@ -473,8 +471,11 @@ int step_check(training_step *s, const mmlp_mlp *mlp, char **lines)
     mmlp_tensor fc1_output = fetch(s, mlp, "fc1_output", NULL, shape);
     mmlp_tensor activation =
         fetch(s, mlp, "activation_output", s->forward_scratch, activation_shape);
-    check_forward(&c, &fc1_output, &activation);
-    check_backward(&c, mlp, &fc1_output, &activation);
+    mmlp_reference_forward_args forward = MMLP_REFERENCE_FORWARD_ARGS_INIT;
+    mmlp_reference_backward_args backward = MMLP_REFERENCE_BACKWARD_ARGS_INIT;
+    step_reference_inputs(s, &forward, &backward);
+    check_forward(&c, forward, &fc1_output, &activation);
+    check_backward(&c, backward, mlp, &fc1_output, &activation);
     free(fc1_output.data);
     free(activation.data);
     return c.failed;

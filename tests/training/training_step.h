@@ -71,6 +71,10 @@ void step_download(training_step *step);
 /* The same, and a copy of all of them, one after the other (malloc): what runs are compared by. */
 unsigned char *step_outputs(training_step *step, size_t *bytes);
 
+/* Points the fp64 passes at the step's inputs; results and what is stored are left alone. */
+void step_reference_inputs(const training_step *step, mmlp_reference_forward_args *forward,
+                           mmlp_reference_backward_args *backward);
+
 /* Everything the step has stored against fp64. Returns the number of results over their limit and
  * appends a line for each to `lines` (a malloc'd string, NULL at first). */
 int step_check(training_step *step, const mmlp_mlp *mlp, char **lines);
