@@ -8,10 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "loaded_mlp.h"
+#include "scheduled.h"
 #include "training_step.h"
 
 #define REQUIRE(call) cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
@@ -36,19 +35,25 @@ enum { SPECS = sizeof specs / sizeof *specs };
 /* What a step leaves: its outputs, or the lines of results that are over their limits. */
 typedef enum wanted { OUTPUTS, LINES } wanted;
 
-static unsigned char *run_here(const trained_spec *spec, wanted what, size_t *bytes)
+typedef struct run {
+    const trained_spec *spec;
+    wanted what;
+} run;
+
+static unsigned char *run_here(const void *argument, size_t *bytes)
 {
+    const run *r = argument;
     loaded_mlp loaded;
     training_step step;
     step_options options = {.tokens = TOKENS, .seed = 5};
     mmlp_context *context = loaded_device();
-    char *content = loaded_spec(HIDDEN, FFN, spec->fields, spec->params), *lines = NULL;
+    char *content = loaded_spec(HIDDEN, FFN, r->spec->fields, r->spec->params), *lines = NULL;
     loaded_open(&loaded, context, content, TOKENS, 0);
     free(content);
     step_start(&step, context, loaded.bundle, loaded.mlp, &options);
     REQUIRE(step_run(&step, loaded.mlp));
     unsigned char *left;
-    if (what == OUTPUTS) {
+    if (r->what == OUTPUTS) {
         left = step_outputs(&step, bytes);
     } else {
         step_download(&step);
@@ -63,36 +68,10 @@ static unsigned char *run_here(const trained_spec *spec, wanted what, size_t *by
     return left;
 }
 
-/* In a process of its own: the driver reads its environment once. The bytes end with a NUL. */
 static unsigned char *run_under(const trained_spec *spec, wanted what, const char *schedule,
                                 const char *threads, size_t *bytes)
 {
-    int ends[2];
-    cr_assert_eq(pipe(ends), 0);
-    pid_t child = fork();
-    cr_assert_geq(child, 0);
-    if (child == 0) {
-        setenv("MMLP_EMULATOR_SCHEDULE", schedule, 1);
-        setenv("MMLP_EMULATOR_THREADS", threads, 1);
-        unsigned char *left = run_here(spec, what, bytes);
-        FILE *file = fdopen(ends[1], "w");
-        bool written = file && fwrite(left, 1, *bytes, file) == *bytes && fclose(file) == 0;
-        free(left);
-        _exit(written ? 0 : 1);
-    }
-    enum { ROOM = 1 << 20 };
-    close(ends[1]);
-    FILE *file = fdopen(ends[0], "r");
-    unsigned char *left = malloc(ROOM);
-    cr_assert(file && left);
-    *bytes = fread(left, 1, ROOM - 1, file);
-    cr_assert(feof(file));
-    left[*bytes] = '\0';
-    fclose(file);
-    int status;
-    cr_assert(waitpid(child, &status, 0) == child && status == 0, "%s under %s", spec->name,
-              schedule);
-    return left;
+    return scheduled_run(run_here, &(run){spec, what}, schedule, threads, bytes);
 }
 
 /* All pairings of quanta, copies and elected lanes, each with several seeds. */

@@ -4,7 +4,6 @@
  */
 #include <criterion/criterion.h>
 #include <cuda.h>
-#include <dlfcn.h>
 #include <driver/cu_emulator.h>
 #include <math.h>
 #include <stdio.h>
@@ -75,16 +74,6 @@ static void before_launch(void *user)
     c->launches++;
 }
 
-static const counting_driver *open_driver(void)
-{
-    void *library = dlopen(getenv("MMLP_DRIVER"), RTLD_NOW | RTLD_LOCAL);
-    cr_assert_not_null(library, "%s", dlerror());
-    void *address = dlsym(library, "counting_driver_get");
-    const counting_driver *(*get)(void);
-    memcpy(&get, &address, sizeof get);
-    return get();
-}
-
 /* The kernels of the passes stand before those of initialisation, in launch order. */
 static void compare(const mmlp_mlp *mlp, const counts *c, const char *spec)
 {
@@ -107,7 +96,7 @@ static void compare(const mmlp_mlp *mlp, const counts *c, const char *spec)
 Test(bytes, every_kernel_touches_the_bytes_that_are_planned)
 {
     /* Bias gradients are fp32, which is what the plan counts: it does not know their type. */
-    const counting_driver *driver = open_driver();
+    const counting_driver *driver = open_counting_driver();
     mmlp_context *context = loaded_device();
     CUcontext primary;
     REQUIRE_CUDA(cuDevicePrimaryCtxRetain(&primary, 0));

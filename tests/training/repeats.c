@@ -6,10 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "loaded_mlp.h"
+#include "scheduled.h"
 #include "training_step.h"
 
 #define REQUIRE(call) cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
@@ -47,33 +46,9 @@ static unsigned char *run_once(const char *dtype, bool delay, int beta, size_t *
     return outputs;
 }
 
-/* The same in a process whose device runs warps in another order: the driver reads its environment
- * once. */
-static unsigned char *run_scheduled(const char *dtype, const char *seed, const char *threads,
-                                    size_t *bytes)
+static unsigned char *run_dtype(const void *dtype, size_t *bytes)
 {
-    int ends[2];
-    cr_assert_eq(pipe(ends), 0);
-    pid_t child = fork();
-    cr_assert_geq(child, 0);
-    if (child == 0) {
-        setenv("MMLP_EMULATOR_SCHEDULE", seed, 1);
-        setenv("MMLP_EMULATOR_THREADS", threads, 1);
-        unsigned char *outputs = run_once(dtype, false, 0, bytes);
-        FILE *file = fdopen(ends[1], "w");
-        bool written = file && fwrite(outputs, 1, *bytes, file) == *bytes && fclose(file) == 0;
-        free(outputs);
-        _exit(written ? 0 : 1);
-    }
-    close(ends[1]);
-    FILE *file = fdopen(ends[0], "r");
-    unsigned char *outputs = malloc(*bytes + 1);
-    cr_assert(file && outputs);
-    *bytes = fread(outputs, 1, *bytes + 1, file);
-    fclose(file);
-    int status;
-    cr_assert(waitpid(child, &status, 0) == child && status == 0);
-    return outputs;
+    return run_once(dtype, false, 0, bytes);
 }
 
 static const char *const dtypes[] = {"bf16", "fp32"};
@@ -96,11 +71,11 @@ Test(repeats, neither_the_order_of_warps_nor_the_threads_change_a_bit)
 {
     static const char *const schedules[][2] = {{"0", "1"}, {"1", "1"}, {"77", "3"}};
     for (int i = 0; i < DTYPES; i++) {
-        enum { ROOM = 1 << 23 };
-        size_t bytes[3] = {ROOM, ROOM, ROOM};
+        size_t bytes[3];
         unsigned char *outputs[3];
         for (int k = 0; k < 3; k++)
-            outputs[k] = run_scheduled(dtypes[i], schedules[k][0], schedules[k][1], &bytes[k]);
+            outputs[k] =
+                scheduled_run(run_dtype, dtypes[i], schedules[k][0], schedules[k][1], &bytes[k]);
         for (int k = 1; k < 3; k++) {
             cr_assert_eq(bytes[k], bytes[0]);
             cr_expect_eq(memcmp(outputs[k], outputs[0], bytes[0]), 0, "%s, seed %s", dtypes[i],
