@@ -141,7 +141,10 @@ struct Epilogue {
     {
         static_assert(rows_per_visit * tile_columns * 4 <= shared_bytes, "a sum of every thread fits");
         float *mine = shared + threadIdx.x / vectors_per_row * tile_columns + staged_column;
-//% for _, s in ipairs(e.column_sums) do
+//% for i, s in ipairs(e.column_sums) do
+//%     if i > 1 then
+        __syncthreads();
+//%     end
         store4(mine, ${s.name}_sum);
         __syncthreads();
         for (int c = threadIdx.x; c < tile_columns; c += threads) {
@@ -152,7 +155,6 @@ struct Epilogue {
             if (tile.first_column + c < columns)
                 ${s.pointer}[tile.first_row / tile_m * ${s.stride} + ${s.column_offset > 0 and s.column_offset .. " + " or ""}tile.first_column + c] = sum;
         }
-        __syncthreads();
 //% end
     }
 //% end

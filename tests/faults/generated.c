@@ -1,0 +1,203 @@
+/* generated.c: see generated.h. */
+#include "generated.h"
+
+#include <base/file.h>
+#include <base/nvrtc.h>
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../emulator/device.h"
+
+static const struct {
+    const char *bundle, *pass, *step;
+} victims[VICTIMS] = {
+    {BUNDLE, "forward", "linear_fc1"},         {BUNDLE, "forward", "linear_fc2"},
+    {BUNDLE, "dgrad", "linear_fc2"},           {BUNDLE, "dgrad", "linear_fc1"},
+    {BUNDLE, "backward_dw", "linear_fc1"},     {BIAS_BUNDLE, "dgrad", "linear_fc2"},
+    {BIAS_BUNDLE, "dgrad", "grad_output_sums"}};
+
+/* What a kernel can be given; written_by: that kernel finds it as it was allocated. */
+static const struct {
+    const char *name;
+    size_t rows, columns;
+    enum { NOBODY = 0, ANYBODY = ~0, FORWARD = 1 << FC1_FORWARD } written_by;
+} tensors[] = {
+    {"hidden_states", TOKENS, HIDDEN, NOBODY},
+    {"grad_output", TOKENS, HIDDEN, NOBODY},
+    {"linear_fc1.weight", 2 * FFN, HIDDEN, NOBODY},
+    {"linear_fc2.weight", HIDDEN, FFN, NOBODY},
+    {"fc1_output", TOKENS, 2 * FFN, FORWARD},
+    {"activation_output", TOKENS, FFN, FORWARD},
+    {"output", TOKENS, HIDDEN, ANYBODY},
+    {"recomputed_activation", TOKENS, FFN, ANYBODY},
+    {"grad_fc1_output", TOKENS, 2 * FFN, 1 << FC2_DGRAD | 1 << BIAS_FC2_DGRAD},
+    {"grad.hidden_states", TOKENS, HIDDEN, ANYBODY},
+    {"grad.linear_fc1.weight", 2 * FFN, HIDDEN, ANYBODY},
+    {"linear_fc1.bias", 1, 2 * FFN, NOBODY},
+    {"fc1_bias_sums", 2, 2 * FFN, ANYBODY}, /* of fp32 */
+    {"fc2_bias_sums", 2, HIDDEN, ANYBODY},
+};
+enum { TENSORS = sizeof tensors / sizeof *tensors, ELEMENT = 2, ARGUMENTS = 16 };
+
+/* ---- the kernel ------------------------------------------------------------------------------ */
+
+const char *generated_string(const generated *k, const char *key)
+{
+    return json_string_value(json_object_get(k->entry, key));
+}
+
+static unsigned number_of(const json_t *object, const char *key)
+{
+    return (unsigned)json_integer_value(json_object_get(object, key));
+}
+
+generated generated_read(victim which)
+{
+    generated k = {.which = which};
+    json_error_t error;
+    size_t i, bytes;
+    json_t *entry;
+    char *path = NULL;
+    cr_assert_gt(asprintf(&path, "%s/manifest.json", victims[which].bundle), 0);
+    k.manifest = json_load_file(path, 0, &error);
+    cr_assert_not_null(k.manifest, "%s", error.text);
+    free(path);
+    json_array_foreach(json_object_get(k.manifest, "kernels"), i, entry)
+    {
+        if (strcmp(json_string_value(json_object_get(entry, "pass")), victims[which].pass) == 0 &&
+            strcmp(json_string_value(json_object_get(entry, "step")), victims[which].step) == 0)
+            k.entry = entry;
+    }
+    cr_assert_not_null(k.entry);
+    cr_assert_gt(asprintf(&path, "%s/%s", victims[which].bundle, generated_string(&k, "file")), 0);
+    cr_assert_eq(file_read(&k.source, &bytes, path), MMLP_OK, "%s", mmlp_last_error());
+    free(path);
+    return k;
+}
+
+void generated_free(generated *k)
+{
+    json_decref(k->manifest);
+    free(k->source);
+}
+
+void generated_replace(generated *k, const char *from, const char *to)
+{
+    char *found = NULL, *result = NULL;
+    for (char *at = k->source; (at = strstr(at, from)) != NULL; at++)
+        found = at;
+    cr_assert_not_null(found, "%s has no \"%s\" to break", generated_string(k, "entry"), from);
+    cr_assert_gt(asprintf(&result, "%.*s%s%s", (int)(found - k->source), k->source, to,
+                          found + strlen(from)),
+                 0);
+    free(k->source);
+    k->source = result;
+}
+
+/* ---- its tensors ----------------------------------------------------------------------------- */
+
+static size_t index_of(const char *name)
+{
+    size_t i = 0;
+    while (i < TENSORS && strcmp(tensors[i].name, name) != 0)
+        i++;
+    cr_assert_lt(i, TENSORS, "%s", name);
+    return i;
+}
+
+void generated_shape(const char *name, size_t *rows, size_t *columns)
+{
+    size_t i = index_of(name);
+    *rows = tensors[i].rows;
+    *columns = tensors[i].columns;
+}
+
+int generated_value(const char *name, size_t row, size_t column)
+{
+    uint64_t word = (index_of(name) << 40) + (row << 20) + column + 1;
+    word *= 0x9e3779b97f4a7c15u;
+    word = (word ^ word >> 32) * 0xd6e8feb86659fd93u;
+    return (int)(word >> 40) % 5 - 2;
+}
+
+/* bf16 of an integer between -2 and 2. */
+static unsigned short small_bf16(int value)
+{
+    static const unsigned short of[] = {0xc000, 0xbf80, 0, 0x3f80, 0x4000};
+    return of[value + 2];
+}
+
+static CUdeviceptr make_tensor(victim which, const char *name, const char *short_tensor)
+{
+    size_t i = index_of(name), missing = short_tensor && strcmp(short_tensor, name) == 0;
+    size_t rows = tensors[i].rows - missing, columns = tensors[i].columns;
+    if (tensors[i].written_by & 1 << which)
+        return device_alloc(rows * columns * ELEMENT);
+    unsigned short *values = malloc(rows * columns * ELEMENT);
+    cr_assert_not_null(values);
+    for (size_t at = 0; at < rows * columns; at++)
+        values[at] = small_bf16(generated_value(name, at / columns, at % columns));
+    CUdeviceptr pointer = device_upload(values, rows * columns * ELEMENT);
+    free(values);
+    return pointer;
+}
+
+/* ---- running it ------------------------------------------------------------------------------ */
+
+static CUmodule compile(const generated *k)
+{
+    nvrtc *compiler;
+    nvrtc_image image = {0};
+    cr_assert_eq(nvrtc_open(&compiler, NULL), MMLP_OK, "%s", mmlp_last_error());
+    nvrtc_source what = {.name = "broken.cu", .text = k->source, .target = "sm_80"};
+    cr_assert_eq(nvrtc_compile(&image, compiler, &what), MMLP_OK, "%s", mmlp_last_error());
+    CUmodule module = device_load(image.ptx, "the broken kernel");
+    nvrtc_image_free(&image);
+    nvrtc_close(compiler);
+    return module;
+}
+
+static unsigned tiles(const json_t *grid, const char *sizes, const char *tile, unsigned if_zero)
+{
+    unsigned size = number_of(grid, sizes);
+    return ((size ? size : if_zero) + number_of(grid, tile) - 1) / number_of(grid, tile);
+}
+
+CUresult generated_run(const generated *k, const char *short_tensor, const char *output_name,
+                       unsigned short *output)
+{
+    CUdeviceptr pointers[ARGUMENTS], result_at = 0;
+    void *arguments[ARGUMENTS];
+    long long tokens = TOKENS;
+    int beta = 0;
+    size_t i;
+    json_t *argument, *grid = json_object_get(k->entry, "grid");
+    device_open();
+    CUmodule module = compile(k);
+    json_array_foreach(json_object_get(k->entry, "arguments"), i, argument)
+    {
+        const char *name = json_string_value(argument);
+        cr_assert_lt(i, ARGUMENTS);
+        arguments[i] = &pointers[i];
+        if (strcmp(name, "tokens") == 0)
+            arguments[i] = &tokens;
+        else if (strcmp(name, "beta") == 0)
+            arguments[i] = &beta;
+        else
+            pointers[i] = make_tensor(k->which, name, short_tensor);
+        if (output_name && strcmp(name, output_name) == 0)
+            result_at = pointers[i];
+    }
+    CUresult result = device_try(
+        module, generated_string(k, "entry"),
+        tiles(grid, "rows", "tile_m", TOKENS) * tiles(grid, "columns", "tile_n", 0),
+        number_of(k->entry, "threads"), number_of(k->entry, "dynamic_shared_bytes"), arguments);
+    if (output_name && result == CUDA_SUCCESS) {
+        i = index_of(output_name);
+        device_download(output, result_at, tensors[i].rows * tensors[i].columns * ELEMENT);
+    }
+    device_close();
+    return result;
+}

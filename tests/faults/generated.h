@@ -1,0 +1,51 @@
+/*
+ * generated.h: kernels that the generator made, changed as a person might by mistake, and run on
+ * the emulator with integers as inputs. Definitions: BUNDLE, a bundle of specs/tokens_gated.lua
+ * (hidden 256, ffn 512, gated, no bias, bf16), and BIAS_BUNDLE, one of specs/swiglu_bias.lua
+ * (smaller, so that the tensors here are large enough).
+ */
+#ifndef GENERATED_H
+#define GENERATED_H
+
+#include <cuda.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { TOKENS = 100, HIDDEN = 256, FFN = 512 };
+
+/* One of each kind of operand, and those that do more than a product. */
+typedef enum victim {
+    FC1_FORWARD,
+    FC2_FORWARD,
+    FC2_DGRAD,
+    FC1_DGRAD,
+    FC1_WGRAD,
+    BIAS_FC2_DGRAD, /* sums the columns of its output, too */
+    BIAS_SUMS,
+    VICTIMS
+} victim;
+
+typedef struct generated {
+    victim which;
+    json_t *manifest, *entry; /* entry: borrowed from the manifest */
+    char *source;
+} generated;
+
+generated generated_read(victim which);
+void generated_free(generated *kernel);
+/* A value of the kernel's entry in the manifest. */
+const char *generated_string(const generated *kernel, const char *key);
+/* Replaces the last `from` of the source; the test fails if there is none. */
+void generated_replace(generated *kernel, const char *from, const char *to);
+
+/* Runs it for TOKENS tokens and beta 0. short_tensor: has a row too few, or NULL. output_name, or
+ * NULL: a result that is copied to `output` (TOKENS * HIDDEN * ... elements of bf16). */
+CUresult generated_run(const generated *kernel, const char *short_tensor, const char *output_name,
+                       unsigned short *output);
+
+/* A tensor's shape, and element (row, column) of an input: an integer between -2 and 2. */
+void generated_shape(const char *name, size_t *rows, size_t *columns);
+int generated_value(const char *name, size_t row, size_t column);
+
+#endif
