@@ -5,41 +5,40 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "device.h"
 #include "kernel.h"
+#include "scheduled.h"
 
-static void run_here(outcome *o, const program *p, const uint32_t in[WORDS])
+typedef struct run {
+    const program *program;
+    const uint32_t *in;
+} run;
+
+static unsigned char *run_here(const void *what, size_t *bytes)
 {
-    size_t bytes = sizeof o->out;
-    o->result = kernel_try(p->name, p->body, p->blocks, p->threads, in, bytes, bytes);
+    const run *r = what;
+    const program *p = r->program;
+    outcome *o = calloc(1, sizeof *o);
+    cr_assert_not_null(o);
+    size_t words = sizeof o->out;
+    o->result = kernel_try(p->name, p->body, p->blocks, p->threads, r->in, words, words);
     snprintf(o->report, sizeof o->report, "%s", device_last_report());
     if (o->result == CUDA_SUCCESS)
-        kernel_run(p->name, p->body, p->blocks, p->threads, in, bytes, o->out, bytes);
+        kernel_run(p->name, p->body, p->blocks, p->threads, r->in, words, o->out, words);
+    *bytes = sizeof *o;
+    return (unsigned char *)o;
 }
 
 outcome run_under(const program *p, const uint32_t in[WORDS], const char *schedule,
                   const char *threads)
 {
-    outcome *shared =
-        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    cr_assert_neq(shared, MAP_FAILED);
-    pid_t child = fork();
-    cr_assert_geq(child, 0);
-    if (child == 0) {
-        setenv("MMLP_EMULATOR_SCHEDULE", schedule, 1);
-        setenv("MMLP_EMULATOR_THREADS", threads, 1);
-        run_here(shared, p, in);
-        _exit(0);
-    }
-    int status;
-    cr_assert(waitpid(child, &status, 0) == child && status == 0, "%s under %s ended with %d",
-              p->name, schedule, status);
-    outcome o = *shared;
-    munmap(shared, sizeof *shared);
+    size_t bytes;
+    unsigned char *left = scheduled_run(run_here, &(run){p, in}, schedule, threads, &bytes);
+    cr_assert_eq(bytes, sizeof(outcome), "%s under %s", p->name, schedule);
+    outcome o;
+    memcpy(&o, left, sizeof o);
+    free(left);
     return o;
 }
 
