@@ -478,13 +478,39 @@ static void decode_statement(decoder *d, const ptx_statement *s)
     d->guard_negated = false;
 }
 
-static uint32_t find_label(decoder *d, const ptx_name *name, int scope, int line)
+static int compare_labels(const void *left, const void *right)
 {
-    for (; scope >= 0; scope = d->instance->function->scope_parent[scope]) {
-        for (uint32_t i = d->first_label; i < d->label_count; i++) {
-            if (d->labels[i].name == name && d->labels[i].scope == scope) {
-                return d->labels[i].at;
-            }
+    const decode_label *a = left, *b = right;
+    uintptr_t first = (uintptr_t)a->name, second = (uintptr_t)b->name;
+    return first != second ? (first < second ? -1 : 1) : a->scope - b->scope;
+}
+
+/* From here on find_label finds those of the current instance. */
+static void sort_labels(decoder *d)
+{
+    decode_label *labels = d->labels + d->first_label;
+    uint32_t count = d->label_count - d->first_label;
+    if (count > 0) {
+        qsort(labels, count, sizeof *labels, compare_labels);
+    }
+    for (uint32_t i = 1; i < count; i++) {
+        if (compare_labels(&labels[i - 1], &labels[i]) == 0) {
+            int line = labels[i].line > labels[i - 1].line ? labels[i].line : labels[i - 1].line;
+            ptx_fail(d->module, line, "label '%.200s' is declared twice", labels[i].name->chars);
+        }
+    }
+}
+
+static uint32_t find_label(decoder *d, ptx_name *name, int scope, int line)
+{
+    for (; scope >= 0 && d->label_count > d->first_label;
+         scope = d->instance->function->scope_parent[scope]) {
+        decode_label wanted = {.name = name, .scope = scope};
+        const decode_label *found =
+            bsearch(&wanted, d->labels + d->first_label, d->label_count - d->first_label,
+                    sizeof wanted, compare_labels);
+        if (found) {
+            return found->at;
         }
     }
     ptx_fail(d->module, line, "label '%.200s' is not declared", name->chars);
@@ -528,14 +554,8 @@ void decode_statements(decoder *d)
     for (int i = 0; i < f->body_count; i++) {
         const ptx_statement *s = &f->body[i];
         if (s->label) {
-            for (uint32_t k = d->first_label; k < d->label_count; k++) {
-                if (d->labels[k].name == s->label && d->labels[k].scope == s->scope) {
-                    ptx_fail(d->module, s->line, "label '%.200s' is declared twice",
-                             s->label->chars);
-                }
-            }
             POOL_GROW(d->labels, d->label_count, d->label_capacity);
-            d->labels[d->label_count++] = (decode_label){s->label, s->scope, d->count};
+            d->labels[d->label_count++] = (decode_label){s->label, s->scope, d->count, s->line};
         }
         if (s->opcode) {
             decode_statement(d, s);
@@ -547,6 +567,7 @@ void decode_statements(decoder *d)
             d->code[i].returns = false;
         }
     }
+    sort_labels(d);
     resolve_branches(d, first_jump);
     f->active = false;
     d->label_count = d->first_label;

@@ -92,6 +92,7 @@ typedef struct decode_label {
     ptx_name *name;
     int scope;
     uint32_t at;
+    int line; /* where it is declared */
 } decode_label;
 
 typedef struct decoder {

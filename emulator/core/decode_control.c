@@ -68,7 +68,7 @@ void decode_brx(decoder *d)
     for (int i = 0; i < list->operand_count; i++) {
         POOL_GROW(d->jumps, d->jump_count, d->jump_capacity);
         d->jumps[d->jump_count++] =
-            (decode_label){list->operands[i].name, list->operands[i].scope, 0};
+            (decode_label){list->operands[i].name, list->operands[i].scope, 0, 0};
     }
 }
 

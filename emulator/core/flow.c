@@ -221,6 +221,38 @@ typedef struct active_slot {
     uint8_t width;
 } active_slot;
 
+/* Slots in use, as a heap: the one whose register ends first is at the top. */
+typedef struct active_heap {
+    active_slot *slots;
+    size_t count, capacity;
+} active_heap;
+
+static void heap_push(active_heap *heap, active_slot slot)
+{
+    POOL_GROW(heap->slots, heap->count, heap->capacity);
+    size_t at = heap->count++;
+    for (; at > 0 && heap->slots[(at - 1) / 2].last > slot.last; at = (at - 1) / 2) {
+        heap->slots[at] = heap->slots[(at - 1) / 2];
+    }
+    heap->slots[at] = slot;
+}
+
+static active_slot heap_pop(active_heap *heap)
+{
+    active_slot top = heap->slots[0], moved = heap->slots[--heap->count];
+    size_t at = 0, child;
+    while ((child = 2 * at + 1) < heap->count) {
+        child += child + 1 < heap->count && heap->slots[child + 1].last < heap->slots[child].last;
+        if (heap->slots[child].last >= moved.last) {
+            break;
+        }
+        heap->slots[at] = heap->slots[child];
+        at = child;
+    }
+    heap->slots[at] = moved;
+    return top;
+}
+
 static size_t slot_bytes(uint8_t width)
 {
     return width ? (size_t)width * IR_LANES : 4;
@@ -266,27 +298,22 @@ static uint32_t take_slot(free_list *list, uint8_t width, size_t *top)
 static void assign(flow *f, size_t *top)
 {
     free_list lists[17] = {{0}};
-    active_slot *active = NULL;
-    size_t active_count = 0, active_capacity = 0, live_words = 0, most = 0;
+    active_heap active = {0};
+    size_t live_words = 0, most = 0;
     uint32_t count;
     uint32_t *order = sort_by_first(f, &count);
     for (uint32_t k = 0; k < count; k++) {
         uint32_t reg = order[k];
-        for (size_t a = 0; a < active_count;) {
-            if (active[a].last >= f->first[reg]) {
-                a++;
-                continue;
-            }
-            free_list *list = &lists[active[a].width];
+        while (active.count > 0 && active.slots[0].last < f->first[reg]) {
+            active_slot ended = heap_pop(&active);
+            free_list *list = &lists[ended.width];
             POOL_GROW(list->offsets, list->count, list->capacity);
-            list->offsets[list->count++] = active[a].offset;
-            live_words -= active[a].width > 4 ? active[a].width / 4u : 1;
-            active[a] = active[--active_count];
+            list->offsets[list->count++] = ended.offset;
+            live_words -= ended.width > 4 ? ended.width / 4u : 1;
         }
         decode_register *r = &f->d->registers[reg];
         r->offset = take_slot(&lists[r->bytes], r->bytes, top);
-        POOL_GROW(active, active_count, active_capacity);
-        active[active_count++] = (active_slot){f->last[reg], r->offset, r->bytes};
+        heap_push(&active, (active_slot){f->last[reg], r->offset, r->bytes});
         live_words += r->bytes > 4 ? r->bytes / 4u : 1;
         most = live_words > most ? live_words : most;
     }
@@ -294,7 +321,7 @@ static void assign(flow *f, size_t *top)
     for (int i = 0; i < 17; i++) {
         free(lists[i].offsets);
     }
-    free(active);
+    free(active.slots);
     free(order);
 }
 

@@ -138,6 +138,33 @@ Test(limits, a_kernel_too_large_to_decode_leaks_nothing)
     free(ptx);
 }
 
+Test(limits, many_labels_and_many_registers_in_use_at_once_are_no_trouble)
+{
+    enum { COUNT = 50000 };
+    char *ptx = malloc(COUNT * 128);
+    cr_assert_not_null(ptx);
+    size_t used =
+        (size_t)sprintf(ptx,
+                        HEADER ".visible .entry kernel(.param .u64 out)\n{\n .reg .b32 %%r<%d>;\n"
+                               " .reg .b64 %%out;\n ld.param.u64 %%out, [out];\n bra L0;\n",
+                        COUNT);
+    for (int i = 0; i < COUNT; i++)
+        used += (size_t)sprintf(ptx + used, "L%d: mov.u32 %%r%d, %d;\n", i, i, i);
+    for (int i = 1; i < COUNT; i++)
+        used += (size_t)sprintf(ptx + used, "add.u32 %%r0, %%r0, %%r%d;\n", i);
+    sprintf(ptx + used, "st.global.u32 [%%out], %%r0;\n ret;\n}\n");
+    device_open();
+    CUdeviceptr out = device_alloc(4);
+    uint32_t sum, wanted = 0;
+    device_run(device_load(ptx, "a long kernel"), "kernel", 1, 1, 0, (void *[]){&out}, "sums");
+    device_download(&sum, out, sizeof sum);
+    for (uint32_t i = 0; i < COUNT; i++)
+        wanted += i;
+    cr_expect_eq(sum, wanted);
+    device_close();
+    free(ptx);
+}
+
 /* ---- printf -------------------------------------------------------------------------------- */
 
 /* Prints `format` with the word 7 and zeros until the limit of instructions. */
