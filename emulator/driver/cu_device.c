@@ -7,18 +7,28 @@
 
 #include "driver/front.h"
 
+static void in_forked_process(void)
+{
+    front_forked = true;
+}
+
 CUresult CUDAAPI cuInit(unsigned int flags)
 {
     if (flags != 0)
         return CUDA_ERROR_INVALID_VALUE;
+    if (front_forked) {
+        fprintf(stderr, "libcuda (emulator): this process was forked from one that had called "
+                        "cuInit: fork before cuInit, or start a new program\n");
+        return CUDA_ERROR_NOT_INITIALIZED;
+    }
     CUresult result = CUDA_SUCCESS;
     pthread_mutex_lock(&front_device_lock);
     if (!front_devices) {
         if (!options_read(&front_settings))
             result = CUDA_ERROR_INVALID_VALUE;
-        else
-            front_devices = calloc((size_t)front_settings.device_count, sizeof *front_devices);
-        if (result == CUDA_SUCCESS && !front_devices)
+        else if (pthread_atfork(NULL, NULL, in_forked_process) != 0 ||
+                 !(front_devices =
+                       calloc((size_t)front_settings.device_count, sizeof *front_devices)))
             result = CUDA_ERROR_OUT_OF_MEMORY;
     }
     pthread_mutex_unlock(&front_device_lock);

@@ -5,7 +5,6 @@
 #include "driver/front.h"
 #include "driver/cu_emulator.h"
 
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,8 +121,12 @@ front_host_memory *front_find_host_memory(const void *address)
 
 /* ---- devices and contexts ------------------------------------------------------------------- */
 
+atomic_bool front_forked;
+
 bool front_initialized(void)
 {
+    if (front_forked)
+        return false;
     pthread_mutex_lock(&front_device_lock);
     bool initialized = front_devices != NULL;
     pthread_mutex_unlock(&front_device_lock);

@@ -10,6 +10,7 @@
 #define FRONT_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -128,7 +129,11 @@ extern front_options front_settings;      /* read by cuInit */
 extern pthread_mutex_t front_device_lock; /* of front_devices and of making and ending contexts */
 extern front_device *front_devices;       /* front_settings.device_count of them */
 
+/* cuInit was called, in this process. */
 bool front_initialized(void);
+/* This process was forked from one that had called cuInit: the threads that run blocks, and whoever
+ * held a lock, are not in it. As with CUDA, no call works here. */
+extern atomic_bool front_forked;
 /* NOT_INITIALIZED, INVALID_DEVICE, or success. */
 CUresult front_check_device(CUdevice device);
 unsigned long long front_new_id(void);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fixture.h"
@@ -133,6 +134,29 @@ Test(driver, a_bad_option_ends_cuInit_and_names_the_legal_values)
 }
 
 /* ---- contexts ------------------------------------------------------------------------------- */
+
+Test(driver, a_forked_process_has_no_driver_where_its_parent_has_one)
+{
+    CUcontext context;
+    EXPECT_OK(cuInit(0));
+    EXPECT_OK(cuDevicePrimaryCtxRetain(&context, 0));
+    EXPECT_OK(cuCtxSetCurrent(context));
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        CUdeviceptr memory;
+        _exit(cuMemAlloc(&memory, 16) == CUDA_ERROR_NOT_INITIALIZED &&
+                      cuCtxSynchronize() == CUDA_ERROR_NOT_INITIALIZED &&
+                      cuInit(0) == CUDA_ERROR_NOT_INITIALIZED
+                  ? 0
+                  : 1);
+    }
+    int status;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect_eq(status, 0);
+    EXPECT_OK(cuCtxSynchronize());
+    EXPECT_OK(cuDevicePrimaryCtxRelease(0));
+}
 
 Test(contexts, a_call_without_one_is_201)
 {
