@@ -3,7 +3,7 @@
  * elements. Checks come first (exec_access.h), then the bytes move without further looks.
  */
 #if defined(__SSE2__)
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 #include "exec_access.h"
@@ -136,8 +136,54 @@ static inline bool is_contiguous(const lane_addresses *a, u32 bytes)
     return difference == 0;
 }
 
-#if defined(__SSE2__)
-static inline void transpose4(__m128 v[4])
+/* Four 32-bit elements for every lane: QUAD_LANES lanes at a time, which are transposed in blocks
+ * of four lanes by four elements. */
+#if defined(__AVX512F__)
+enum { QUAD_LANES = 16 };
+typedef __m512 quads;
+
+static inline quads gather_quads(uintptr_t base, const u64 *at)
+{
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float *)(void *)host(base, at[0])));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(void *)host(base, at[4])), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(void *)host(base, at[8])), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(void *)host(base, at[12])), 3);
+}
+
+static inline void scatter_quads(quads v, uintptr_t base, const u64 *at)
+{
+    _mm_storeu_ps((float *)(void *)host(base, at[0]), _mm512_castps512_ps128(v));
+    _mm_storeu_ps((float *)(void *)host(base, at[4]), _mm512_extractf32x4_ps(v, 1));
+    _mm_storeu_ps((float *)(void *)host(base, at[8]), _mm512_extractf32x4_ps(v, 2));
+    _mm_storeu_ps((float *)(void *)host(base, at[12]), _mm512_extractf32x4_ps(v, 3));
+}
+
+static inline void transpose4(quads v[4])
+{
+    __m512d t0 = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1])),
+            t1 = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3])),
+            t2 = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1])),
+            t3 = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
+    v[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(t0, t1));
+    v[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(t0, t1));
+    v[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(t2, t3));
+    v[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(t2, t3));
+}
+#elif defined(__SSE2__)
+enum { QUAD_LANES = 4 };
+typedef __m128 quads;
+
+static inline quads gather_quads(uintptr_t base, const u64 *at)
+{
+    return _mm_loadu_ps((const float *)(void *)host(base, at[0]));
+}
+
+static inline void scatter_quads(quads v, uintptr_t base, const u64 *at)
+{
+    _mm_storeu_ps((float *)(void *)host(base, at[0]), v);
+}
+
+static inline void transpose4(quads v[4])
 {
     __m128 t0 = _mm_unpacklo_ps(v[0], v[1]), t1 = _mm_unpacklo_ps(v[2], v[3]);
     __m128 t2 = _mm_unpackhi_ps(v[0], v[1]), t3 = _mm_unpackhi_ps(v[2], v[3]);
@@ -146,19 +192,21 @@ static inline void transpose4(__m128 v[4])
     v[2] = _mm_movelh_ps(t2, t3);
     v[3] = _mm_movehl_ps(t3, t2);
 }
+#endif
 
-/* Four 32-bit elements for every lane: four lanes at a time through a 4x4 transposition. */
+#if defined(__SSE2__)
 static inline void load_quads(emu_warp *w, const emu_instr *in, const lane_addresses *a,
                               uintptr_t base)
 {
-    for (int i = 0; i < IR_LANES; i += 4) {
-        __m128 v[4];
+    float *d[4] = {REG(float, 0), REG(float, 1), REG(float, 2), REG(float, 3)};
+    for (int i = 0; i < IR_LANES; i += QUAD_LANES) {
+        quads v[4];
         for (int k = 0; k < 4; k++) {
-            v[k] = _mm_loadu_ps((const float *)(const void *)host(base, a->at[i + k]));
+            v[k] = gather_quads(base, a->at + i + k);
         }
         transpose4(v);
         for (int k = 0; k < 4; k++) {
-            _mm_storeu_ps(REG(float, k) + i, v[k]);
+            memcpy(d[k] + i, &v[k], sizeof v[k]);
         }
     }
 }
@@ -166,14 +214,16 @@ static inline void load_quads(emu_warp *w, const emu_instr *in, const lane_addre
 static inline void store_quads(emu_warp *w, const emu_instr *in, const lane_addresses *a,
                                uintptr_t base)
 {
-    for (int i = 0; i < IR_LANES; i += 4) {
-        __m128 v[4];
+    const float *from[4] = {REG(const float, 1), REG(const float, 2), REG(const float, 3),
+                            REG(const float, 4)};
+    for (int i = 0; i < IR_LANES; i += QUAD_LANES) {
+        quads v[4];
         for (int k = 0; k < 4; k++) {
-            v[k] = _mm_loadu_ps(REG(const float, k + 1) + i);
+            memcpy(&v[k], from[k] + i, sizeof v[k]);
         }
         transpose4(v);
         for (int k = 0; k < 4; k++) {
-            _mm_storeu_ps((float *)(void *)host(base, a->at[i + k]), v[k]);
+            scatter_quads(v[k], base, a->at + i + k);
         }
     }
 }
