@@ -43,8 +43,19 @@ static inline void read_addresses(lane_addresses *a, const emu_warp *w, const em
         }
     } else {
         const u32 *base = REG(const u32, k);
+        u32 lowest = UINT32_MAX, highest = 0, bits = 0;
         for (int i = 0; i < IR_LANES; i++) {
-            a->at[i] = base[i] + (u32)offset;
+            u32 at = base[i] + (u32)offset;
+            lowest = at < lowest ? at : lowest;
+            highest = at > highest ? at : highest;
+            bits |= at;
+            a->at[i] = at;
+        }
+        if (mask == FULL_MASK) {
+            a->lowest = lowest;
+            a->highest = highest;
+            a->bits = bits;
+            return;
         }
     }
     if (mask != FULL_MASK) {
