@@ -121,6 +121,9 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn)
     }
     memset(block->shared_known, 0, marks * sizeof *block->shared_known);
     memset(block->barriers, 0, sizeof block->barriers);
+    block->mbarrier_count = 0;
+    block->phases = 0;
+    block->gave_up_at = 0;
     block->shared_limit = grid->race ? 0 : block->shared_bytes;
     if (grid->race) {
         race_block_start(block);
@@ -170,6 +173,9 @@ block_state block_run(exec_block *block, uint64_t instructions)
             if (is_finished(block)) {
                 return BLOCK_DONE;
             }
+            if (mbarrier_give_up(block)) {
+                continue;
+            }
             fault_deadlock(block);
             break;
         }
@@ -189,6 +195,7 @@ void block_release(exec_block *block)
     free(block->local_memory);
     free(block->shared);
     free(block->shared_known);
+    free(block->mbarriers);
     race_block_free(block->race);
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
         free(block->warps[i].copies);

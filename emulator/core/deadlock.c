@@ -74,6 +74,18 @@ static void add_barrier(text *t, const exec_block *block, uint32_t id)
     }
 }
 
+static void add_mbarrier(text *t, const exec_block *block, uint32_t address)
+{
+    text_add(t, "at the mbarrier at 0x%x", address);
+    for (int i = 0; i < block->mbarrier_count; i++) {
+        const mbarrier *b = &block->mbarriers[i];
+        if (b->address == address) {
+            text_add(t, " (phase %u lacks %d of %d arrivals and %d bytes)", b->phase, b->pending,
+                     b->expected, b->bytes);
+        }
+    }
+}
+
 /* One line for each group of lanes: where it is and what it waits for. */
 static void add_split(text *t, const exec_block *block, const emu_warp *w, const warp_split *s)
 {
@@ -86,6 +98,8 @@ static void add_split(text *t, const exec_block *block, const emu_warp *w, const
     if (s->state == SPLIT_AT_BARRIER) {
         attendance a = count_threads(block, &block->barriers[s->waits_for]);
         text_add(t, "at barrier %u (%u of %u threads)", s->waits_for, a.arrived, a.expected);
+    } else if (s->state == SPLIT_AT_MBARRIER) {
+        add_mbarrier(t, block, s->waits_for);
     } else if (s->state == SPLIT_AT_WARP_SYNC) {
         text_add(t, "for lanes 0x%08x at bar.warp.sync", s->waits_for);
     } else {

@@ -147,6 +147,15 @@ int decode_register_bytes(decoder *d, const ptx_operand *operand);
 int64_t decode_immediate(decoder *d, const ptx_operand *operand); /* an integer constant */
 bool decode_symbol_address(decoder *d, const ptx_operand *operand, ptx_space *space, uint64_t *out);
 
+/* [register or symbol + offset] */
+typedef struct decode_address {
+    uint32_t base;
+    int64_t offset;
+    bool wide;
+    ptx_space space; /* after .param of inlined functions became local memory */
+} decode_address;
+decode_address decode_address_in(decoder *d, const ptx_operand *operand, ptx_space space);
+
 /* Appends an instruction; its r[] is filled with defs then uses by decode_add. */
 decode_instr *decode_emit(decoder *d, ir_op op);
 void decode_add_def(decode_instr *i, uint32_t reg);
@@ -154,6 +163,25 @@ void decode_add_use(decode_instr *i, uint32_t operand); /* after the last def */
 
 /* aux of IR_bar */
 enum { BAR_ALIGNED = 1 << 8, BAR_COUNTED = 1 << 9, BAR_ACTION_SHIFT = 16 };
+
+/* aux of IR_mbarrier, beside AUX_WIDE */
+enum {
+    MBARRIER_KIND = 15,
+    MBARRIER_INIT = 0,
+    MBARRIER_INVAL,
+    MBARRIER_ARRIVE,
+    MBARRIER_EXPECT_TX,
+    MBARRIER_COMPLETE_TX,
+    MBARRIER_TEST_WAIT,
+    MBARRIER_TRY_WAIT,
+    MBARRIER_EXPECT = 1 << 8, /* arrive.expect_tx */
+    MBARRIER_DROP = 1 << 9,
+    MBARRIER_NO_COMPLETE = 1 << 10,
+    MBARRIER_PARITY = 1 << 11,
+    MBARRIER_STATE = 1 << 12, /* the value has 64 bits */
+    MBARRIER_GENERIC = 1 << 13,
+};
+#define MBARRIER_GAVE_UP UINT32_MAX /* waits_for of a try_wait that returns false now */
 
 /* ---- the opcodes ---- */
 typedef void decode_function(decoder *d);
@@ -172,7 +200,7 @@ void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,
-    decode_elect, decode_mma;
+    decode_elect, decode_mma, decode_mbarrier;
 
 /* ---- flow.c: control flow, liveness, slots; turns numbers into offsets ---- */
 void flow_assign_slots(decoder *d);

@@ -5,20 +5,13 @@
 
 #include "exec.h"
 
-typedef struct address {
-    uint32_t base;
-    int64_t offset;
-    bool wide;
-    ptx_space space; /* after .param of inlined functions became local memory */
-} address;
-
-static address decode_address(decoder *d, const ptx_operand *operand, ptx_space space)
+decode_address decode_address_in(decoder *d, const ptx_operand *operand, ptx_space space)
 {
     if (operand->kind != OPERAND_ADDRESS || operand->item_count != 1) {
         decode_fail(d, "an operand of '%s' must be an address in brackets", d->statement->opcode);
     }
     const ptx_operand *base = &operand->items[0];
-    address result = {.offset = operand->imm, .space = space, .wide = true};
+    decode_address result = {.offset = operand->imm, .space = space, .wide = true};
     uint64_t symbol;
     ptx_space symbol_space;
     if (base->kind == OPERAND_REG) {
@@ -107,7 +100,7 @@ void decode_ld(decoder *d)
     int bytes;
     const ptx_operand *elements = access_elements(d, &s->operands[0], &bytes);
     ptx_space space = d->words.has_space ? d->words.space : SPACE_GENERIC;
-    address from = decode_address(d, &s->operands[1], space);
+    decode_address from = decode_address_in(d, &s->operands[1], space);
     bool is_signed = ptx_type_class(d->words.types[0]) == 's';
     uint32_t targets[8];
     for (int i = 0; i < d->words.vector; i++) {
@@ -130,7 +123,7 @@ void decode_st(decoder *d)
     int bytes;
     const ptx_operand *elements = access_elements(d, &s->operands[1], &bytes);
     ptx_space space = d->words.has_space ? d->words.space : SPACE_GENERIC;
-    address to = decode_address(d, &s->operands[0], space);
+    decode_address to = decode_address_in(d, &s->operands[0], space);
     if (space == SPACE_CONST) {
         decode_fail(d, "constant memory cannot be written");
     }
@@ -204,7 +197,7 @@ static void decode_atomic(decoder *d, bool returns)
     decode_operand_count(d, wanted, wanted);
     int bytes = ptx_type_bits(type) / 8;
     ptx_space space = w->has_space ? w->space : SPACE_GENERIC;
-    address at = decode_address(d, &s->operands[first], space);
+    decode_address at = decode_address_in(d, &s->operands[first], space);
     if (at.space != SPACE_GENERIC && at.space != SPACE_GLOBAL && at.space != SPACE_SHARED) {
         decode_unknown(d);
     }
@@ -299,8 +292,8 @@ void decode_cp_async(decoder *d)
     }
     int optional = d->words.cache_hint ? 1 : 0;
     decode_operand_count(d, 3 + optional, 4 + optional);
-    address to = decode_address(d, &o[0], SPACE_SHARED);
-    address from = decode_address(d, &o[1], SPACE_GLOBAL);
+    decode_address to = decode_address_in(d, &o[0], SPACE_SHARED);
+    decode_address from = decode_address_in(d, &o[1], SPACE_GLOBAL);
     int64_t bytes = decode_immediate(d, &o[2]);
     bool only_16 = false;
     for (int i = 0; i < s->modifier_count; i++) {
@@ -355,7 +348,7 @@ static void decode_matrix_access(decoder *d, bool load)
         decode_unknown(d);
     }
     ptx_space space = d->words.has_space ? d->words.space : SPACE_GENERIC;
-    address at = decode_address(d, &o[load ? 1 : 0], space);
+    decode_address at = decode_address_in(d, &o[load ? 1 : 0], space);
     if (at.space != SPACE_SHARED && at.space != SPACE_GENERIC) {
         decode_unknown(d);
     }

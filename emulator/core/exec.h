@@ -74,6 +74,7 @@ typedef enum split_state {
     SPLIT_AT_BARRIER,   /* a block barrier: `waits_for` */
     SPLIT_AT_MEETING,   /* an aligned or mask instruction: wants other lanes at the same pc */
     SPLIT_AT_WARP_SYNC, /* bar.warp.sync: any pc, mask in `waits_for` */
+    SPLIT_AT_MBARRIER,  /* mbarrier.try_wait: the object's address in `waits_for` */
 } split_state;
 
 /* Lanes of a warp that are at the same instruction. */
@@ -137,6 +138,16 @@ typedef struct block_barrier {
     uint32_t results[EXEC_MAX_WARPS]; /* register that gets the value */
 } block_barrier;
 
+/* An object in shared memory that threads and asynchronous copies arrive at. */
+typedef struct mbarrier {
+    uint32_t address;
+    uint32_t phase;            /* those that are over */
+    int32_t pending, expected; /* arrivals: still lacking, of the next phase */
+    int32_t bytes;             /* of transactions that are lacking */
+    int init_warp;             /* who made it, at which step (race.h) */
+    uint32_t init_step;
+} mbarrier;
+
 typedef struct exec_fault {
     CUresult result; /* CUDA_SUCCESS: none */
     char *text;
@@ -156,6 +167,9 @@ typedef struct exec_block {
     size_t shared_limit; /* the same, or 0 so that every access is looked at */
     race_block *race;    /* NULL: races are not looked for */
     block_barrier barriers[EXEC_BARRIERS];
+    mbarrier *mbarriers; /* the live ones */
+    int mbarrier_count, mbarrier_capacity;
+    uint64_t phases, gave_up_at; /* of all of them; phases + 1 when try_waits last gave up */
     exec_fault fault;
     text printed;
     /* what is allocated, for reuse by the next block */
@@ -209,6 +223,11 @@ void warp_sync(emu_warp *w, uint32_t mask, uint32_t members);
 void barrier_arrive(emu_warp *w, const emu_instr *in, uint32_t mask);
 void barrier_recheck(exec_block *block); /* after lanes ended: barriers may be complete now */
 
+/* ---- mbarrier.c ---- */
+void mbarrier_run(emu_warp *w, const emu_instr *in, uint32_t mask);
+bool mbarrier_give_up(exec_block *block);
+bool mbarrier_overlaps(const exec_block *block, uint64_t address, uint64_t bytes);
+
 /* ---- report.c ---- */
 void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
@@ -240,6 +259,11 @@ void race_fence(emu_warp *w, const emu_instr *in);
 void race_copies_waited(emu_warp *w);
 void race_arrive(emu_warp *w, uint32_t barrier);
 void race_complete(exec_block *block, const block_barrier *barrier);
+uint32_t race_step(const emu_warp *w); /* the warp's own */
+bool race_knows(const emu_warp *w, int warp, uint32_t step);
+void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, uint64_t address);
+void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address);
+void race_phase(exec_block *block, uint64_t address); /* the object's phase is over */
 
 /* ---- print.c ---- */
 void print_format(emu_warp *w, const emu_instr *in, uint32_t mask);

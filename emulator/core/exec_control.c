@@ -60,6 +60,11 @@ DEFINE_HANDLER(bar)
     barrier_arrive(w, in, mask);
 }
 
+DEFINE_HANDLER(mbarrier)
+{
+    mbarrier_run(w, in, mask);
+}
+
 DEFINE_HANDLER(bar_warp)
 {
     const u32 *given = REG(const u32, 0);

@@ -213,3 +213,36 @@ void race_complete(exec_block *block, const block_barrier *barrier)
     }
     forget_barrier(race, id);
 }
+
+/* ---- mbarriers: waits learn what the arrivals of the phases before have released. The places of
+ * an object are its address, for the phase that runs, and the address after it, for the last one
+ * that is over. ---- */
+
+uint32_t race_step(const emu_warp *w)
+{
+    return own_part(w->block, w->index)->steps[w->index];
+}
+
+bool race_knows(const emu_warp *w, int warp, uint32_t step)
+{
+    return own_part(w->block, w->index)->steps[warp] >= step;
+}
+
+void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, uint64_t address)
+{
+    race_block *race = w->block->race;
+    sync_release(&race->warps[w->index], &race->places, w->block->linear, in, true, &address, 1);
+    next_step(w->block, w->index);
+}
+
+void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address)
+{
+    race_block *race = w->block->race;
+    uint64_t over = address + 1;
+    sync_acquire(&race->warps[w->index], &race->places, w->block->linear, in, &over, 1);
+}
+
+void race_phase(exec_block *block, uint64_t address)
+{
+    sync_move(&block->race->places, block->linear, address, address + 1);
+}

@@ -121,6 +121,8 @@ void sync_acquire(race_warp *warp, race_places *places, uint64_t block, const em
 void sync_release(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
                   bool reads, const uint64_t *at, uint32_t mask);
 void sync_fence(race_warp *warp, const emu_instr *in);
+/* What the block's warps have left at one address is added to what they left at another. */
+void sync_move(race_places *places, uint64_t block, uint64_t from, uint64_t to);
 void sync_forget(race_places *places);
 void sync_free(race_places *places);
 

@@ -116,6 +116,22 @@ void sync_fence(race_warp *warp, const emu_instr *in)
     clock_join(&warp->fenced[SCOPE_BLOCK], &warp->clock);
 }
 
+void sync_move(race_places *places, uint64_t block, uint64_t from, uint64_t to)
+{
+    if (!find_place(places, from)) {
+        return;
+    }
+    race_place *target = make_place(places, to); /* may move the table */
+    race_place *source = find_place(places, from);
+    if (target->narrow_block != block) {
+        clock_reset(&target->narrow, NULL);
+    }
+    target->narrow_block = block;
+    clock_join(&target->narrow, &source->narrow);
+    clock_reset(&source->narrow, NULL);
+    target->version = ++places->version;
+}
+
 void sync_forget(race_places *places)
 {
     for (size_t i = 0; i < places->capacity && places->count; i++) {

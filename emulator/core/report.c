@@ -148,6 +148,9 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
         add_global(&t, g->memory, address, bytes);
     } else if (space == SPACE_SHARED) {
         add_shared(&t, g);
+        if (mbarrier_overlaps(w->block, address, bytes)) {
+            text_add(&t, "              there is an mbarrier: its bytes are its own\n");
+        }
         for (int i = 0; i < w->copy_count; i++) {
             for (int k = 0; k < IR_LANES; k++) {
                 uint64_t first = w->copies[i].target[k];
