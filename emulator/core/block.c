@@ -122,6 +122,7 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn)
     memset(block->shared_known, 0, marks * sizeof *block->shared_known);
     memset(block->barriers, 0, sizeof block->barriers);
     block->mbarrier_count = 0;
+    block->bulk_count = 0;
     block->phases = 0;
     block->gave_up_at = 0;
     block->shared_limit = grid->race ? 0 : block->shared_bytes;
@@ -164,6 +165,12 @@ static bool is_finished(const exec_block *block)
     return true;
 }
 
+static block_state finish(exec_block *block)
+{
+    bulk_end(block);
+    return block->fault.result ? BLOCK_FAULT : BLOCK_DONE;
+}
+
 block_state block_run(exec_block *block, uint64_t instructions)
 {
     uint64_t done = 0;
@@ -171,9 +178,9 @@ block_state block_run(exec_block *block, uint64_t instructions)
         emu_warp *w = choose_warp(block);
         if (!w) {
             if (is_finished(block)) {
-                return BLOCK_DONE;
+                return finish(block);
             }
-            if (mbarrier_give_up(block)) {
+            if (bulk_land(block, UINT32_MAX) || mbarrier_give_up(block)) {
                 continue;
             }
             fault_deadlock(block);
@@ -183,7 +190,7 @@ block_state block_run(exec_block *block, uint64_t instructions)
         warp_run(w, choose_quantum(block));
         done += w->executed - before;
         if (done >= instructions && !block->fault.result) {
-            return is_finished(block) ? BLOCK_DONE : BLOCK_PAUSED;
+            return is_finished(block) ? finish(block) : BLOCK_PAUSED;
         }
     }
     return BLOCK_FAULT;
@@ -196,6 +203,7 @@ void block_release(exec_block *block)
     free(block->shared);
     free(block->shared_known);
     free(block->mbarriers);
+    free(block->bulk);
     race_block_free(block->race);
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
         free(block->warps[i].copies);

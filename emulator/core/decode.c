@@ -89,6 +89,8 @@ static void take_word(decoder *d, const word_row *row)
     case CLASS_SPACE:
         if (!w->has_space) {
             w->space = (ptx_space)row->value;
+        } else {
+            w->second_space = (ptx_space)row->value;
         }
         w->has_space = true;
         break;

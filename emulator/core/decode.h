@@ -42,7 +42,7 @@ typedef struct decode_words {
     uint64_t flags;
     ptx_type types[4];
     int type_count;
-    ptx_space space;
+    ptx_space space, second_space; /* of copies: to, from */
     bool has_space;
     int vector;                       /* 1 when not written */
     int compare, action, mode, shape; /* exec.h: COMPARE_*, ACTION_*, MODE_*, SHAPE_*; -1 none */
@@ -181,6 +181,16 @@ enum {
     MBARRIER_STATE = 1 << 12, /* the value has 64 bits */
     MBARRIER_GENERIC = 1 << 13,
 };
+
+/* aux of IR_bulk; from BULK_OFFSET_SHIFT on the offset of the mbarrier */
+enum {
+    BULK_STORES = 1 << 0,
+    BULK_WIDE = 1 << 1,
+    BULK_MBARRIER_WIDE = 1 << 2,
+    BULK_READ = 1 << 3, /* of IR_bulk_wait */
+    BULK_OFFSET_SHIFT = 8,
+};
+
 #define MBARRIER_GAVE_UP UINT32_MAX /* waits_for of a try_wait that returns false now */
 
 /* ---- the opcodes ---- */
@@ -200,7 +210,7 @@ void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,
-    decode_elect, decode_mma, decode_mbarrier;
+    decode_elect, decode_mma, decode_mbarrier, decode_bulk;
 
 /* ---- flow.c: control flow, liveness, slots; turns numbers into offsets ---- */
 void flow_assign_slots(decoder *d);

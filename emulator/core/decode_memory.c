@@ -275,6 +275,13 @@ void decode_cp_async(decoder *d)
 {
     const ptx_statement *s = d->statement;
     const ptx_operand *o = s->operands;
+    if (d->words.flags & F(BULK)) {
+        decode_bulk(d);
+        return;
+    }
+    if (d->words.flags) {
+        decode_unknown(d);
+    }
     if (d->words.mode == MODE_COMMIT_GROUP) {
         decode_operand_count(d, 0, 0);
         decode_emit(d, IR_cp_async_commit);
@@ -405,7 +412,18 @@ void decode_createpolicy(decoder *d)
 /* Memory is one and in order, so that a fence is only of interest to the race detector. */
 void decode_fence(decoder *d)
 {
-    decode_emit(d, IR_fence)->in.order = d->words.order;
+    const decode_words *w = &d->words;
+    bool proxy = w->flags & F(PROXY);
+    if (proxy ? w->flags != (F(PROXY) | F(ASYNC)) || w->order
+              : (w->flags & F(ASYNC)) || w->has_space) {
+        decode_unknown(d);
+    }
+    decode_operand_count(d, 0, 0);
+    /* fence.mbarrier_init orders inits for other blocks of a cluster; clusters have one block */
+    decode_emit(d, proxy                         ? IR_fence_proxy
+                   : w->flags & F(MBARRIER_INIT) ? IR_nop
+                                                 : IR_fence)
+        ->in.order = w->order;
 }
 
 /* Prefetches and sleeps: time does not exist. */

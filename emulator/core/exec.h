@@ -14,7 +14,7 @@
 #include "schedule.h"
 #include "tally.h"
 
-enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32 };
+enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32, BULK_PIECE = 16 /* bytes: all is a multiple */ };
 #define FULL_MASK 0xffffffffu
 
 /* Words as numbers: COMPARE_EQ, ACTION_ADD, MODE_UP, SHAPE_M16N8K16, ... */
@@ -64,7 +64,12 @@ enum {
 };
 
 /* How an access is seen by what watches a launch. */
-enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_ASYNC = 4 /* cp.async's write */ };
+enum {
+    ACCESS_READ = 1,
+    ACCESS_WRITE = 2,
+    ACCESS_ASYNC = 4 /* cp.async's write */,
+    ACCESS_BULK = 8
+};
 
 typedef struct race_grid race_grid;
 typedef struct race_block race_block;
@@ -100,6 +105,17 @@ typedef struct async_source {
     uint8_t bytes[IR_LANES]; /* of the source; the rest of the target gets zeros */
 } async_source;
 
+/* A bulk copy that has not moved yet (copies=late), or a store that is not waited for. */
+typedef struct bulk_copy {
+    uint64_t global;
+    uint32_t shared, bytes;
+    uint32_t mbarrier; /* of a load: who is told */
+    uint32_t group;    /* of a store: of its lane */
+    uint32_t number;   /* bulk copies that the warp had issued before */
+    uint8_t warp, lane;
+    bool stores, has_moved, is_read;
+} bulk_copy;
+
 struct emu_warp {
     uint8_t *registers;
     uint32_t pc;       /* the instruction after the one that runs */
@@ -121,6 +137,7 @@ struct emu_warp {
     int copy_count, copy_capacity, source_capacity;
     uint32_t copies_issued;
     uint32_t groups[IR_LANES]; /* cp.async groups committed by each lane */
+    uint32_t bulk_issued, bulk_groups[IR_LANES];
     uint64_t executed;
     int32_t quantum, unused; /* the budget given; what was left of it when the warp stopped */
     int stuck;               /* quanta in a row that ended inside one of several splits */
@@ -169,6 +186,8 @@ typedef struct exec_block {
     block_barrier barriers[EXEC_BARRIERS];
     mbarrier *mbarriers; /* the live ones */
     int mbarrier_count, mbarrier_capacity;
+    bulk_copy *bulk; /* in the order of their issue */
+    int bulk_count, bulk_capacity;
     uint64_t phases, gave_up_at; /* of all of them; phases + 1 when try_waits last gave up */
     exec_fault fault;
     text printed;
@@ -226,7 +245,20 @@ void barrier_recheck(exec_block *block); /* after lanes ended: barriers may be c
 /* ---- mbarrier.c ---- */
 void mbarrier_run(emu_warp *w, const emu_instr *in, uint32_t mask);
 bool mbarrier_give_up(exec_block *block);
+/* A bulk copy's bytes have come. */
+void mbarrier_complete_bytes(exec_block *block, uint32_t address, uint32_t bytes);
+bool mbarrier_is_live(const exec_block *block, uint64_t address);
 bool mbarrier_overlaps(const exec_block *block, uint64_t address, uint64_t bytes);
+
+/* ---- bulk.c: cp.async.bulk ---- */
+void bulk_issue(emu_warp *w, const emu_instr *in, uint32_t mask);
+void bulk_commit(emu_warp *w, uint32_t mask);
+void bulk_wait(emu_warp *w, const emu_instr *in, uint32_t mask);
+/* copies=late: what the mbarrier there is told of moves now; UINT32_MAX: what any is. True:
+ * something did. */
+bool bulk_land(exec_block *block, uint32_t address);
+/* All warps have ended. */
+void bulk_end(exec_block *block);
 
 /* ---- report.c ---- */
 void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
@@ -263,6 +295,11 @@ uint32_t race_step(const emu_warp *w); /* the warp's own */
 bool race_knows(const emu_warp *w, int warp, uint32_t step);
 void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, uint64_t address);
 void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address);
+bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access, uint64_t first,
+               uint64_t bytes);
+void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t address);
+void race_bulk_waited(emu_warp *w, uint32_t count); /* so many of its own */
+void race_proxy_fence(emu_warp *w);
 void race_phase(exec_block *block, uint64_t address); /* the object's phase is over */
 
 /* ---- print.c ---- */

@@ -168,6 +168,31 @@ DEFINE_HANDLER(fence)
     }
 }
 
+DEFINE_HANDLER(fence_proxy)
+{
+    (void)in;
+    (void)mask;
+    if (w->block->race) {
+        race_proxy_fence(w);
+    }
+}
+
+DEFINE_HANDLER(bulk)
+{
+    bulk_issue(w, in, mask);
+}
+
+DEFINE_HANDLER(bulk_commit)
+{
+    (void)in;
+    bulk_commit(w, mask);
+}
+
+DEFINE_HANDLER(bulk_wait)
+{
+    bulk_wait(w, in, mask);
+}
+
 DEFINE_HANDLER(cp_async_commit)
 {
     (void)in;

@@ -39,6 +39,16 @@ static mbarrier *find(exec_block *block, uint64_t address)
     return NULL;
 }
 
+bool mbarrier_is_live(const exec_block *block, uint64_t address)
+{
+    for (int i = 0; i < block->mbarrier_count; i++) {
+        if (block->mbarriers[i].address == address) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool mbarrier_overlaps(const exec_block *block, uint64_t address, uint64_t bytes)
 {
     for (int i = 0; i < block->mbarrier_count; i++) {
@@ -121,6 +131,15 @@ static void complete_if_due(exec_block *block, mbarrier *b)
         wake(block, b->address);
     }
     store_image(block, b);
+}
+
+void mbarrier_complete_bytes(exec_block *block, uint32_t address, uint32_t bytes)
+{
+    mbarrier *b = find(block, address);
+    if (b) { /* else it was invalidated under the copy */
+        b->bytes -= (int32_t)bytes;
+        complete_if_due(block, b);
+    }
 }
 
 static bool add_bytes(const operation *o, mbarrier *b, int64_t bytes)
@@ -291,6 +310,9 @@ static void wait(emu_warp *w, const emu_instr *in, uint32_t mask)
         const mbarrier *b = read_operation(&o, lane) ? live(&o) : NULL;
         first = left == mask ? o.address : first;
         same &= o.address == first;
+        if (b && w->block->bulk_count && !is_over(&o, b)) {
+            bulk_land(w->block, (uint32_t)o.address);
+        }
         if (b && is_over(&o, b)) {
             over |= 1u << lane;
             if (w->block->race) {

@@ -3,6 +3,7 @@
  * cp.async, from the places where they are executed. Nothing is called while races are not checked.
  */
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "race.h"
@@ -130,6 +131,7 @@ static uint32_t kind_of(const emu_instr *in, uint32_t access)
     kind |= access & ACCESS_READ ? RACE_READ : 0;
     kind |= access & ACCESS_WRITE ? RACE_WRITE : 0;
     kind |= access & ACCESS_ASYNC ? RACE_ASYNC : 0;
+    kind |= access & ACCESS_BULK ? RACE_BULK : 0;
     kind |= in->order & ORDER_STRONG ? RACE_STRONG : 0;
     kind |= in->order & ORDER_WIDE ? RACE_WIDE : 0;
     return kind;
@@ -150,7 +152,9 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t acc
     visit.origin = is_shared ? 0 : (uint64_t)(uintptr_t)grid->memory->base;
     visit.record.block = (uint32_t)block->linear;
     visit.record.warps = 1u << w->index;
-    visit.record.clock = access & ACCESS_ASYNC ? w->copies_issued : visit.own->steps[w->index];
+    visit.record.clock = access & ACCESS_BULK    ? w->bulk_issued
+                         : access & ACCESS_ASYNC ? w->copies_issued
+                                                 : visit.own->steps[w->index];
     visit.record.instr = (uint32_t)(in - grid->kernel->code);
     visit.record.kind = kind_of(in, access);
     race_shadow *shadow = is_shared ? &block->race->shared : &grid->race->global;
@@ -212,6 +216,44 @@ void race_complete(exec_block *block, const block_barrier *barrier)
         }
     }
     forget_barrier(race, id);
+}
+
+/* A range that a bulk copy touches, some lines at a time. */
+bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access, uint64_t first,
+               uint64_t bytes)
+{
+    for (uint64_t done = 0; done < bytes;) {
+        uint64_t at[IR_LANES];
+        uint32_t mask = 0;
+        for (int i = 0; i < IR_LANES && done < bytes; i++, done += BULK_PIECE) {
+            at[i] = first + done;
+            mask |= 1u << i;
+        }
+        if (!race_access(w, in, space, access | ACCESS_BULK, at, BULK_PIECE, mask)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t address)
+{
+    sync_bulk(&block->race->places, block->linear, warp, number + 1, address);
+}
+
+void race_bulk_waited(emu_warp *w, uint32_t count)
+{
+    uint32_t *known = &own_part(w->block, w->index)->bulk[w->index];
+    *known = count > *known ? count : *known;
+}
+
+void race_proxy_fence(emu_warp *w)
+{
+    race_clock *clock = &w->block->race->warps[w->index].clock;
+    for (size_t i = 0; i < clock->count; i++) {
+        memcpy(clock->parts[i].proxied, clock->parts[i].steps, sizeof clock->parts[i].proxied);
+    }
+    next_step(w->block, w->index);
 }
 
 /* ---- mbarriers: waits learn what the arrivals of the phases before have released. The places of

@@ -17,11 +17,12 @@
 
 /* ---- race_clock.c ---- */
 
-/* What is known of the warps of one block: their steps, and how many of each one's cp.async have
- * been waited for. */
+/* What is known of the warps of one block: their steps, how many of each one's cp.async and of its
+ * bulk copies have been waited for, and the steps that lie before a fence to the async proxy. */
 typedef struct race_part {
     uint64_t block;
-    uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS];
+    uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS], bulk[EXEC_MAX_WARPS];
+    uint32_t proxied[EXEC_MAX_WARPS];
 } race_part;
 
 typedef struct race_clock {
@@ -44,6 +45,7 @@ enum race_kind {
     RACE_STRONG = 4,
     RACE_WIDE = 8,   /* strong, with a scope that covers other blocks */
     RACE_ASYNC = 16, /* written by cp.async */
+    RACE_BULK = 32,  /* read or written by a bulk copy, through the async proxy */
 };
 
 /* An access that later ones may race with. Warps of a block that do the same at steps of the same
@@ -52,7 +54,7 @@ typedef struct race_record {
     uint64_t bytes; /* of the granule, one bit each; none: the record is free */
     uint32_t block; /* modulo 2^32 */
     uint32_t warps; /* one bit each */
-    uint32_t clock; /* the step of each; of a cp.async, how many the warp had issued before */
+    uint32_t clock; /* the step of each; of a copy, how many the warp had issued before */
     uint32_t kind;
     uint32_t instr; /* index in the code */
     uint32_t lanes;
@@ -121,6 +123,8 @@ void sync_acquire(race_warp *warp, race_places *places, uint64_t block, const em
 void sync_release(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
                   bool reads, const uint64_t *at, uint32_t mask);
 void sync_fence(race_warp *warp, const emu_instr *in);
+/* Who acquires at the address knows that many of a warp's bulk copies. */
+void sync_bulk(race_places *places, uint64_t block, int warp, uint32_t count, uint64_t address);
 /* What the block's warps have left at one address is added to what they left at another. */
 void sync_move(race_places *places, uint64_t block, uint64_t from, uint64_t to);
 void sync_forget(race_places *places);

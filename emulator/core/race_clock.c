@@ -28,11 +28,18 @@ race_part *clock_find(const race_clock *clock, uint64_t block)
     return i < clock->count && clock->parts[i].block == block ? &clock->parts[i] : NULL;
 }
 
+static inline uint32_t later(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
 static void join_part(race_part *part, const race_part *other)
 {
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
-        part->steps[i] = other->steps[i] > part->steps[i] ? other->steps[i] : part->steps[i];
-        part->copies[i] = other->copies[i] > part->copies[i] ? other->copies[i] : part->copies[i];
+        part->steps[i] = later(part->steps[i], other->steps[i]);
+        part->copies[i] = later(part->copies[i], other->copies[i]);
+        part->bulk[i] = later(part->bulk[i], other->bulk[i]);
+        part->proxied[i] = later(part->proxied[i], other->proxied[i]);
     }
 }
 

@@ -15,13 +15,25 @@ static inline bool is_same_moment(const race_record *now, const race_record *old
 }
 
 /* The warps of a block whose step of this number is known. */
-static uint32_t known_warps(const race_part *part, uint32_t step)
+static uint32_t known_warps(const uint32_t steps[EXEC_MAX_WARPS], uint32_t step)
 {
     uint32_t warps = 0;
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
-        warps |= (uint32_t)(part->steps[i] >= step) << i;
+        warps |= (uint32_t)(steps[i] >= step) << i;
     }
     return warps;
+}
+
+/* The warps of a record that a part of a clock knows. A bulk copy sees what was written before a
+ * fence to its proxy. */
+static inline uint32_t warps_known_to(const race_visit *visit, const race_part *part,
+                                      const race_record *record)
+{
+    if (record->kind & RACE_BULK) {
+        return part->bulk[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;
+    }
+    bool crosses = (visit->record.kind & RACE_BULK) && (record->kind & RACE_WRITE);
+    return known_warps(crosses ? part->proxied : part->steps, record->clock);
 }
 
 /* The warps of a record that nothing orders before the access. */
@@ -30,16 +42,19 @@ static inline uint32_t unordered_warps(race_visit *visit, const race_record *rec
     if (record->block != visit->record.block) {
         const race_part *part =
             visit->warp->clock.count == 1 ? NULL : clock_find(&visit->warp->clock, record->block);
-        return part ? record->warps & ~known_warps(part, record->clock) : record->warps;
+        return part ? record->warps & ~warps_known_to(visit, part, record) : record->warps;
     }
     if (record->kind & RACE_ASYNC) {
         bool is_known = visit->own->copies[__builtin_ctz(record->warps)] > record->clock;
         return is_known ? 0 : record->warps;
     }
+    if ((record->kind | visit->record.kind) & RACE_BULK) {
+        return record->warps & ~warps_known_to(visit, visit->own, record);
+    }
     race_warp *warp = visit->warp;
     if (record->clock != warp->known_clock) {
         warp->known_clock = record->clock;
-        warp->known_warps = known_warps(visit->own, record->clock);
+        warp->known_warps = known_warps(visit->own->steps, record->clock);
     }
     return record->warps & ~warp->known_warps;
 }
@@ -49,10 +64,11 @@ static inline uint32_t unordered_warps(race_visit *visit, const race_record *rec
  * the last block read so. */
 static uint32_t unseen_warps(const race_visit *visit, const race_record *record, uint32_t warps)
 {
-    bool is_strong = (visit->record.kind & RACE_STRONG) && !(record->kind & RACE_ASYNC);
+    bool is_strong =
+        (visit->record.kind & RACE_STRONG) && !(record->kind & (RACE_ASYNC | RACE_BULK));
     for (int i = 0; i < SCOPES && is_strong; i++) {
         const race_part *part = clock_find(&visit->warp->seen[i], record->block);
-        warps &= part ? ~known_warps(part, record->clock) : warps;
+        warps &= part ? ~known_warps(part->steps, record->clock) : warps;
     }
     return warps;
 }

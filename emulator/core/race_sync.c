@@ -116,6 +116,20 @@ void sync_fence(race_warp *warp, const emu_instr *in)
     clock_join(&warp->fenced[SCOPE_BLOCK], &warp->clock);
 }
 
+void sync_bulk(race_places *places, uint64_t block, int warp, uint32_t count, uint64_t address)
+{
+    race_part part = {.block = block};
+    race_clock clock = {.parts = &part, .count = 1};
+    part.bulk[warp] = count;
+    race_place *place = make_place(places, address);
+    if (place->narrow_block != block) {
+        clock_reset(&place->narrow, NULL);
+    }
+    place->narrow_block = block;
+    clock_join(&place->narrow, &clock);
+    place->version = ++places->version;
+}
+
 void sync_move(race_places *places, uint64_t block, uint64_t from, uint64_t to)
 {
     if (!find_place(places, from)) {
