@@ -4,7 +4,8 @@
  * one to global memory belongs to a group that its lane waits for. The bytes move when the copy is
  * issued, or (copies=late) when somebody waits for them.
  *
- * r: shared address, global address, bytes, mbarrier; aux: BULK_*.
+ * r: shared address, global address or that of a tensor map, bytes, mbarrier, coordinates; aux:
+ * BULK_*.
  */
 #include <string.h>
 
@@ -12,31 +13,50 @@
 
 /* ---- ranges ---------------------------------------------------------------------------------- */
 
+/* The marks of bytes first .. end - 1 in the word that begins at `at`. */
+static uint64_t word_bits(uint64_t at, uint64_t first, uint64_t end)
+{
+    uint64_t bits = ~UINT64_C(0);
+    bits &= at < first ? ~UINT64_C(0) << (first - at) : bits;
+    bits &= end - at < 64 ? (UINT64_C(1) << (end - at)) - 1 : bits;
+    return bits;
+}
+
 static bool is_marked_range(const uint64_t *map, uint64_t first, uint64_t bytes)
 {
-    for (uint64_t at = first; at < first + bytes; at += BULK_PIECE) {
-        if ((map[at / 64] >> at % 64 & 0xffff) != 0xffff) {
-            return false;
-        }
+    uint64_t missing = 0;
+    for (uint64_t at = first / 64 * 64; at < first + bytes; at += 64) {
+        missing |= word_bits(at, first, first + bytes) & ~map[at / 64];
     }
-    return true;
+    return !missing;
 }
 
 /* Sets or clears the marks of a range of shared memory. */
 static void mark_range(uint64_t *map, uint64_t first, uint64_t bytes, bool known)
 {
-    for (uint64_t at = first; at < first + bytes; at += BULK_PIECE) {
-        uint64_t bits = UINT64_C(0xffff) << at % 64;
+    for (uint64_t at = first / 64 * 64; at < first + bytes; at += 64) {
+        uint64_t bits = word_bits(at, first, first + bytes);
         map[at / 64] = known ? map[at / 64] | bits : map[at / 64] & ~bits;
     }
 }
 
-/* The range is in one allocation and, if it is read, was written. */
-static bool check_global(emu_warp *w, const emu_instr *in, uint32_t lane, uint64_t first,
-                         uint64_t bytes, bool reads)
+void bulk_mark_written(memory_arena *arena, uint64_t first, uint64_t bytes)
+{
+    uint64_t *map = (uint64_t *)(void *)arena->known;
+    uint64_t offset = first - (uint64_t)(uintptr_t)arena->base;
+    for (uint64_t at = offset / 64 * 64; at < offset + bytes; at += 64) {
+        __atomic_fetch_or(&map[at / 64], word_bits(at, offset, offset + bytes), __ATOMIC_RELAXED);
+    }
+}
+
+/* In one allocation and, if it is read, written. */
+bool bulk_check_global(emu_warp *w, const emu_instr *in, const bulk_copy *c, uint64_t first,
+                       uint64_t bytes)
 {
     memory_arena *arena = w->block->grid->memory;
     memory_allocation found;
+    uint32_t lane = 1u << c->lane;
+    bool reads = !c->stores || c->reduces;
     if (!memory_find(arena, first, &found) || first + bytes > found.base + found.bytes) {
         fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, lane, SPACE_GLOBAL, first, bytes,
                             "out of bounds");
@@ -50,7 +70,8 @@ static bool check_global(emu_warp *w, const emu_instr *in, uint32_t lane, uint64
             return false;
         }
     }
-    return true;
+    uint32_t access = (reads ? ACCESS_READ : 0) | (c->stores ? ACCESS_WRITE : 0);
+    return !w->block->race || race_bulk(w, in, SPACE_GLOBAL, access, first, bytes);
 }
 
 static bool check_shared(emu_warp *w, const emu_instr *in, uint32_t lane, uint64_t first,
@@ -89,26 +110,29 @@ static bool check_alignment(emu_warp *w, const emu_instr *in, const bulk_copy *c
 
 /* ---- moving ---------------------------------------------------------------------------------- */
 
-static void mark_written(memory_arena *arena, uint64_t first, uint64_t bytes)
+static void move_range(exec_block *block, const bulk_copy *c)
 {
-    uint64_t *map = (uint64_t *)(void *)arena->known;
-    uint64_t offset = first - (uint64_t)(uintptr_t)arena->base;
-    for (uint64_t at = offset; at < offset + bytes; at += BULK_PIECE) {
-        __atomic_fetch_or(&map[at / 64], UINT64_C(0xffff) << at % 64, __ATOMIC_RELAXED);
+    uint8_t *shared = block->shared + c->shared;
+    void *global = (void *)(uintptr_t)c->global;
+    if (c->stores) {
+        memcpy(global, shared, c->bytes);
+        bulk_mark_written(block->grid->memory, c->global, c->bytes);
+    } else {
+        memcpy(shared, global, c->bytes);
     }
 }
 
 static void move(exec_block *block, bulk_copy *c)
 {
-    uint8_t *shared = block->shared + c->shared;
-    void *global = (void *)(uintptr_t)c->global;
     c->has_moved = true;
+    if (c->is_tensor) {
+        tensor_move(block, c);
+    } else {
+        move_range(block, c);
+    }
     if (c->stores) {
-        memcpy(global, shared, c->bytes);
-        mark_written(block->grid->memory, c->global, c->bytes);
         return;
     }
-    memcpy(shared, global, c->bytes);
     mark_range(block->shared_known, c->shared, c->bytes, true);
     if (block->race) {
         race_bulk_done(block, c->warp, c->number, c->mbarrier);
@@ -179,19 +203,23 @@ static bulk_copy read_copy(const emu_warp *w, const emu_instr *in, int lane)
         .shared = (uint32_t)(lane_value(w, in->r[0], lane, in->aux & BULK_WIDE) + offset),
         .bytes = (uint32_t)lane_value(w, in->r[2], lane, false),
         .mbarrier = (uint32_t)(lane_value(w, in->r[3], lane, in->aux & BULK_MBARRIER_WIDE) +
-                               (in->aux >> BULK_OFFSET_SHIFT)),
+                               (in->aux >> BULK_OFFSET_SHIFT & (BULK_OFFSETS - 1))),
         .group = w->bulk_groups[lane],
         .number = w->bulk_issued,
         .warp = (uint8_t)w->index,
         .lane = (uint8_t)lane,
-        .stores = (in->aux & BULK_STORES) != 0};
+        .stores = (in->aux & BULK_STORES) != 0,
+        .reduces = (in->aux & BULK_REDUCES) != 0,
+        .is_tensor = (in->aux & BULK_TENSOR) != 0};
 }
 
-static bool check(emu_warp *w, const emu_instr *in, const bulk_copy *c)
+static bool check(emu_warp *w, const emu_instr *in, bulk_copy *c)
 {
     uint32_t lane = 1u << c->lane;
-    if (!check_alignment(w, in, c) || !check_shared(w, in, lane, c->shared, c->bytes, c->stores) ||
-        !check_global(w, in, lane, c->global, c->bytes, !c->stores)) {
+    if (c->is_tensor ? !tensor_begin(w, in, c) : !check_alignment(w, in, c)) {
+        return false;
+    }
+    if (!check_shared(w, in, lane, c->shared, c->bytes, c->stores)) {
         return false;
     }
     if (!c->stores && !mbarrier_is_live(w->block, c->mbarrier)) {
@@ -201,10 +229,12 @@ static bool check(emu_warp *w, const emu_instr *in, const bulk_copy *c)
                     c->mbarrier);
         return false;
     }
-    uint32_t shared_access = c->stores ? ACCESS_READ : ACCESS_WRITE,
-             global_access = c->stores ? ACCESS_WRITE : ACCESS_READ;
-    return !w->block->race || (race_bulk(w, in, SPACE_SHARED, shared_access, c->shared, c->bytes) &&
-                               race_bulk(w, in, SPACE_GLOBAL, global_access, c->global, c->bytes));
+    uint32_t access = c->stores ? ACCESS_READ : ACCESS_WRITE;
+    if (w->block->race && !race_bulk(w, in, SPACE_SHARED, access, c->shared, c->bytes)) {
+        return false;
+    }
+    return c->is_tensor ? tensor_check_rows(w, in, c)
+                        : c->bytes == 0 || bulk_check_global(w, in, c, c->global, c->bytes);
 }
 
 void bulk_issue(emu_warp *w, const emu_instr *in, uint32_t mask)

@@ -182,13 +182,17 @@ enum {
     MBARRIER_GENERIC = 1 << 13,
 };
 
-/* aux of IR_bulk; from BULK_OFFSET_SHIFT on the offset of the mbarrier */
+/* aux of IR_bulk: also the offset of the mbarrier and the dimensions of a tensor copy */
 enum {
     BULK_STORES = 1 << 0,
     BULK_WIDE = 1 << 1,
     BULK_MBARRIER_WIDE = 1 << 2,
     BULK_READ = 1 << 3, /* of IR_bulk_wait */
+    BULK_TENSOR = 1 << 4,
+    BULK_REDUCES = 1 << 5,
     BULK_OFFSET_SHIFT = 8,
+    BULK_OFFSETS = 1 << 20,
+    TENSOR_RANK_SHIFT = 28,
 };
 
 #define MBARRIER_GAVE_UP UINT32_MAX /* waits_for of a try_wait that returns false now */

@@ -5,7 +5,7 @@
 
 static uint32_t small_offset(decoder *d, int64_t offset)
 {
-    if (offset < 0 || offset >= 1 << (32 - BULK_OFFSET_SHIFT)) {
+    if (offset < 0 || offset >= BULK_OFFSETS) {
         decode_fail(d, "the offset of an mbarrier must be in shared memory");
     }
     return (uint32_t)offset;
@@ -25,7 +25,55 @@ static void decode_bulk_group(decoder *d)
     in->in.aux = w->flags & F(READ) ? BULK_READ : 0;
 }
 
-/* Loads: to shared, from global, bytes, mbarrier; stores: to global, from shared, bytes. */
+/* The dimensions of a tensor copy; 0: it is none. */
+static int rank_of(const decode_words *w)
+{
+    static const uint64_t ranks[] = {F(DIM1), F(DIM2), F(DIM3), F(DIM4), F(DIM5)};
+    int rank = 0;
+    for (int i = 0; i < 5; i++) {
+        rank = w->flags & ranks[i] ? i + 1 : rank;
+    }
+    return w->flags & F(TENSOR) ? rank : 0;
+}
+
+/* [map, {coordinates}] */
+static void decode_box(decoder *d, const ptx_operand *operand, int rank, uint32_t *map,
+                       int64_t *offset, uint32_t coordinates[5])
+{
+    bool two = operand->kind == OPERAND_ADDRESS && operand->item_count == 2;
+    const ptx_operand *list = two ? &operand->items[1] : operand;
+    if (!two || list->kind != OPERAND_VECTOR || list->item_count != rank) {
+        decode_fail(d, "'cp.async.bulk.tensor.%dd' wants [map, {%d coordinates}]", rank, rank);
+    }
+    ptx_operand base = *operand;
+    base.item_count = 1;
+    decode_address at = decode_address_in(d, &base, SPACE_GENERIC);
+    *map = at.base;
+    *offset = at.offset;
+    for (int i = 0; i < rank; i++) {
+        coordinates[i] = decode_use(d, &list->items[i], 4);
+    }
+}
+
+static void check_words(decoder *d, bool stores, int rank)
+{
+    const decode_words *w = &d->words;
+    uint64_t always = F(BULK) | (stores ? F(BULK_GROUP) : F(COMPLETE_BYTES)),
+             dims = F(DIM1) | F(DIM2) | F(DIM3) | F(DIM4) | F(DIM5),
+             allowed = always | (rank ? F(TENSOR) | F(TILE) | dims : 0) |
+                       (rank && stores ? F(REDUCE) : 0);
+    bool reduces = w->flags & F(REDUCE);
+    if (w->mode != MODE_ASYNC || (w->flags & always) != always || (w->flags & ~allowed) ||
+        (rank && __builtin_popcountll(w->flags & dims) != 1) ||
+        reduces != (w->action == ACTION_ADD) || (!reduces && w->action >= 0) ||
+        w->space != (stores ? SPACE_GLOBAL : SPACE_SHARED) ||
+        w->second_space != (stores ? SPACE_SHARED : SPACE_GLOBAL)) {
+        decode_unknown(d);
+    }
+}
+
+/* Loads: to shared, from global, bytes, mbarrier; stores: to global, from shared, bytes. The form
+ * with a tensor has no bytes. */
 void decode_bulk(decoder *d)
 {
     const decode_words *w = &d->words;
@@ -35,33 +83,44 @@ void decode_bulk(decoder *d)
         return;
     }
     bool stores = w->space == SPACE_GLOBAL;
-    uint64_t end = stores ? F(BULK_GROUP) : F(COMPLETE_BYTES);
-    if (w->mode != MODE_ASYNC || w->flags != (F(BULK) | end) ||
-        w->space != (stores ? SPACE_GLOBAL : SPACE_SHARED) ||
-        w->second_space != (stores ? SPACE_SHARED : SPACE_GLOBAL)) {
-        decode_unknown(d);
-    }
-    int operands = (stores ? 3 : 4) + (w->cache_hint ? 1 : 0);
+    int rank = rank_of(w), sized = rank ? 0 : 1;
+    check_words(d, stores, rank);
+    int operands = 2 + sized + (stores ? 0 : 1) + (w->cache_hint ? 1 : 0);
     decode_operand_count(d, operands, operands);
-    decode_address shared = decode_address_in(d, &o[stores ? 1 : 0], SPACE_SHARED),
-                   global = decode_address_in(d, &o[stores ? 0 : 1], SPACE_GLOBAL), barrier = {0};
-    uint32_t bytes = decode_use(d, &o[2], 4);
+    const ptx_operand *outside = &o[stores ? 0 : 1], *inside = &o[stores ? 1 : 0];
+    decode_address shared = decode_address_in(d, inside, SPACE_SHARED), barrier = {0};
+    uint32_t global, coordinates[5] = {0}, bytes = decode_const(d, 0, 4);
+    int64_t offset;
+    if (rank) {
+        decode_box(d, outside, rank, &global, &offset, coordinates);
+    } else {
+        decode_address at = decode_address_in(d, outside, SPACE_GLOBAL);
+        global = at.base;
+        offset = at.offset;
+        bytes = decode_use(d, &o[2], 4);
+    }
     if (stores) {
         barrier.base = decode_const(d, 0, 4);
     } else {
-        barrier = decode_address_in(d, &o[3], SPACE_SHARED);
+        barrier = decode_address_in(d, &o[2 + sized], SPACE_SHARED);
     }
-    if ((int32_t)global.offset != global.offset) {
+    if ((int32_t)offset != offset) {
         decode_fail(d, "the global offset of 'cp.async.bulk' needs more than 32 bits");
     }
     decode_instr *in = decode_emit(d, IR_bulk);
     in->in.imm = shared.offset;
-    in->in.target = (uint32_t)(int32_t)global.offset;
+    in->in.order = w->flags & F(REDUCE) ? ORDER_STRONG | ORDER_WIDE : 0;
+    in->in.target = (uint32_t)(int32_t)offset;
     in->in.aux = (stores ? BULK_STORES : 0) | (shared.wide ? BULK_WIDE : 0) |
-                 (barrier.wide ? BULK_MBARRIER_WIDE : 0) |
-                 small_offset(d, barrier.offset) << BULK_OFFSET_SHIFT;
+                 (barrier.wide ? BULK_MBARRIER_WIDE : 0) | (rank ? BULK_TENSOR : 0) |
+                 (w->flags & F(REDUCE) ? BULK_REDUCES : 0) |
+                 small_offset(d, barrier.offset) << BULK_OFFSET_SHIFT |
+                 (uint32_t)rank << TENSOR_RANK_SHIFT;
     decode_add_use(in, shared.base);
-    decode_add_use(in, global.base);
+    decode_add_use(in, global);
     decode_add_use(in, bytes);
     decode_add_use(in, barrier.base);
+    for (int i = 0; i < rank; i++) {
+        decode_add_use(in, coordinates[i]);
+    }
 }

@@ -279,7 +279,7 @@ void decode_cp_async(decoder *d)
         decode_bulk(d);
         return;
     }
-    if (d->words.flags) {
+    if (d->words.flags || d->words.action >= 0) {
         decode_unknown(d);
     }
     if (d->words.mode == MODE_COMMIT_GROUP) {

@@ -13,8 +13,9 @@
 #include "memory.h"
 #include "schedule.h"
 #include "tally.h"
+#include "tensor_map.h"
 
-enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32, BULK_PIECE = 16 /* bytes: all is a multiple */ };
+enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32, BULK_PIECE = 16 /* bytes */ };
 #define FULL_MASK 0xffffffffu
 
 /* Words as numbers: COMPARE_EQ, ACTION_ADD, MODE_UP, SHAPE_M16N8K16, ... */
@@ -113,7 +114,10 @@ typedef struct bulk_copy {
     uint32_t group;    /* of a store: of its lane */
     uint32_t number;   /* bulk copies that the warp had issued before */
     uint8_t warp, lane;
-    bool stores, has_moved, is_read;
+    bool stores, reduces, has_moved, is_read;
+    bool is_tensor; /* a box of map, from `at` on, and not a range */
+    emu_tensor_map map;
+    int32_t at[TENSOR_RANK];
 } bulk_copy;
 
 struct emu_warp {
@@ -259,6 +263,17 @@ void bulk_wait(emu_warp *w, const emu_instr *in, uint32_t mask);
 bool bulk_land(exec_block *block, uint32_t address);
 /* All warps have ended. */
 void bulk_end(exec_block *block);
+/* A range of global memory that the copy reads or writes; false: a fault was raised. */
+bool bulk_check_global(emu_warp *w, const emu_instr *in, const bulk_copy *c, uint64_t first,
+                       uint64_t bytes);
+void bulk_mark_written(memory_arena *arena, uint64_t first, uint64_t bytes);
+
+/* ---- tensor.c: the form with a tensor map ---- */
+uint32_t tensor_bytes(const emu_tensor_map *map); /* of a box */
+/* Reads map and coordinates, checks what needs no memory; false: a fault was raised. */
+bool tensor_begin(emu_warp *w, const emu_instr *in, bulk_copy *c);
+bool tensor_check_rows(emu_warp *w, const emu_instr *in, const bulk_copy *c);
+void tensor_move(exec_block *block, const bulk_copy *c);
 
 /* ---- report.c ---- */
 void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,

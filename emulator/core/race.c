@@ -142,7 +142,9 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t acc
 {
     exec_block *block = w->block;
     const exec_grid *grid = block->grid;
-    bool is_shared = space == SPACE_SHARED, is_strong = (in->order & ORDER_STRONG) != 0;
+    bool is_shared = space == SPACE_SHARED;
+    /* a reduction of a bulk copy is strong, but nobody learns by it */
+    bool is_strong = (in->order & ORDER_STRONG) && !(access & ACCESS_BULK);
     race_warp *warp = &block->race->warps[w->index];
     race_places *places = is_shared ? &block->race->places : &grid->race->places;
     if (is_strong && (access & ACCESS_READ)) {
@@ -218,14 +220,15 @@ void race_complete(exec_block *block, const block_barrier *barrier)
     forget_barrier(race, id);
 }
 
-/* A range that a bulk copy touches, some lines at a time. */
+/* A range that a bulk copy touches, in pieces of 16 bytes and a rest. */
 bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access, uint64_t first,
                uint64_t bytes)
 {
-    for (uint64_t done = 0; done < bytes;) {
+    uint64_t rest = bytes % BULK_PIECE, whole = bytes - rest;
+    for (uint64_t done = 0; done < whole;) {
         uint64_t at[IR_LANES];
         uint32_t mask = 0;
-        for (int i = 0; i < IR_LANES && done < bytes; i++, done += BULK_PIECE) {
+        for (int i = 0; i < IR_LANES && done < whole; i++, done += BULK_PIECE) {
             at[i] = first + done;
             mask |= 1u << i;
         }
@@ -233,7 +236,8 @@ bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t acces
             return false;
         }
     }
-    return true;
+    uint64_t last = first + whole;
+    return !rest || race_access(w, in, space, access | ACCESS_BULK, &last, (uint32_t)rest, 1);
 }
 
 void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t address)

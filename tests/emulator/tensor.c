@@ -1,0 +1,418 @@
+/*
+ * tensor.c: copies of boxes of tensors, against the formulas of PTX ISA 5.5 written out here; and
+ * what cuTensorMapEncodeTiled takes. Run with MMLP_EMULATOR_CHECK=race.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device.h"
+
+enum { RANK = 5, SHARED = 65536, TARGET = 1024 };
+
+/* A tensor of 16-bit numbers, and a box of it. */
+typedef struct box {
+    const char *name;
+    int rank;
+    cuuint64_t sizes[RANK], strides[RANK]; /* strides: bytes, of dimensions 1 and on */
+    cuuint32_t extents[RANK], steps[RANK];
+    int at[RANK];
+    CUtensorMapSwizzle swizzle;
+} box;
+
+static const box boxes[] = {
+    {"one dimension", 1, {100}, {0}, {64}, {1}, {16}, CU_TENSOR_MAP_SWIZZLE_NONE},
+    {"the ragged end of one", 1, {100}, {0}, {64}, {1}, {61}, CU_TENSOR_MAP_SWIZZLE_NONE},
+    {"rows with a pitch", 2, {40, 20}, {96}, {16, 8}, {1, 1}, {8, 5}, CU_TENSOR_MAP_SWIZZLE_NONE},
+    {"outside at the low end",
+     2,
+     {40, 20},
+     {80},
+     {16, 8},
+     {1, 1},
+     {-5, -3},
+     CU_TENSOR_MAP_SWIZZLE_NONE},
+    {"outside at the high end",
+     2,
+     {40, 20},
+     {80},
+     {16, 8},
+     {1, 1},
+     {33, 17},
+     CU_TENSOR_MAP_SWIZZLE_NONE},
+    {"outside altogether", 2, {40, 20}, {80}, {16, 8}, {1, 1}, {40, 0}, CU_TENSOR_MAP_SWIZZLE_NONE},
+    {"128 bytes swizzled",
+     2,
+     {128, 70},
+     {256},
+     {64, 64},
+     {1, 1},
+     {64, 3},
+     CU_TENSOR_MAP_SWIZZLE_128B},
+    {"64 bytes swizzled",
+     2,
+     {128, 70},
+     {256},
+     {32, 64},
+     {1, 1},
+     {40, 20},
+     CU_TENSOR_MAP_SWIZZLE_64B},
+    {"32 bytes swizzled", 2, {128, 70}, {256}, {16, 64}, {1, 1}, {7, 1}, CU_TENSOR_MAP_SWIZZLE_32B},
+    {"every other row", 2, {64, 50}, {128}, {64, 30}, {1, 2}, {0, 9}, CU_TENSOR_MAP_SWIZZLE_128B},
+    {"gate and up",
+     3,
+     {64, 24, 2},
+     {128, 128 * 24},
+     {64, 16, 2},
+     {1, 1, 1},
+     {0, 12, 0},
+     CU_TENSOR_MAP_SWIZZLE_128B},
+    {"four dimensions",
+     4,
+     {24, 5, 3, 4},
+     {48, 240, 720},
+     {16, 3, 2, 3},
+     {1, 1, 1, 1},
+     {9, 3, -1, 2},
+     CU_TENSOR_MAP_SWIZZLE_NONE},
+    {"five dimensions",
+     5,
+     {8, 3, 3, 3, 3},
+     {16, 48, 144, 432},
+     {8, 2, 2, 2, 2},
+     {1, 1, 1, 1, 1},
+     {0, 1, 2, 1, 0},
+     CU_TENSOR_MAP_SWIZZLE_NONE},
+};
+enum { BOXES = sizeof boxes / sizeof *boxes };
+
+/* ---- the formulas ---------------------------------------------------------------------------- */
+
+static size_t tensor_bytes(const box *b)
+{
+    size_t bytes = 2 * b->sizes[0];
+    for (int i = 1; i < b->rank; i++)
+        bytes = b->strides[i - 1] * b->sizes[i] > bytes ? b->strides[i - 1] * b->sizes[i] : bytes;
+    return bytes;
+}
+
+static unsigned elements_along(const box *b, int i)
+{
+    return (b->extents[i] + b->steps[i] - 1) / b->steps[i];
+}
+
+static unsigned elements(const box *b)
+{
+    unsigned count = 1;
+    for (int i = 0; i < b->rank; i++)
+        count *= elements_along(b, i);
+    return count;
+}
+
+/* The byte of the tensor that element `number` of the box has; -1: outside. */
+static long long global_offset(const box *b, unsigned number)
+{
+    long long offset = 0;
+    for (int i = 0; i < b->rank; i++) {
+        long long at = b->at[i] + (long long)(number % elements_along(b, i) * b->steps[i]);
+        number /= elements_along(b, i);
+        if (at < 0 || at >= (long long)b->sizes[i])
+            return -1;
+        offset += at * (i ? (long long)b->strides[i - 1] : 2);
+    }
+    return offset;
+}
+
+/* The shared address of element `number`: bits 4.. of the dense address, exclusive or its bits 7..
+ */
+static unsigned shared_address(const box *b, unsigned number)
+{
+    static const unsigned masks[] = {0, 1, 3, 7};
+    unsigned address = TARGET + 2 * number;
+    return address ^ (address >> 7 & masks[b->swizzle]) << 4;
+}
+
+/* ---- running --------------------------------------------------------------------------------- */
+
+static CUtensorMap encode(const box *b, CUdeviceptr address, CUtensorMapDataType type)
+{
+    CUtensorMap map;
+    cr_assert_eq(cuTensorMapEncodeTiled(
+                     &map, type, (cuuint32_t)b->rank, (void *)address, b->sizes, b->strides,
+                     b->extents, b->steps, CU_TENSOR_MAP_INTERLEAVE_NONE, b->swizzle,
+                     CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+                 CUDA_SUCCESS, "%s", b->name);
+    return map;
+}
+
+/* `copy`: with %map, the coordinates and the shared address %target. Shared memory from TARGET on
+ * is `out` before (stores) or after (loads). */
+static char *kernel_text(const box *b, bool stores, const char *op)
+{
+    char coordinates[128] = "", *text = NULL;
+    for (int i = 0; i < b->rank; i++)
+        sprintf(coordinates + strlen(coordinates), "%s%d", i ? ", " : "", b->at[i]);
+    unsigned bytes = 2 * elements(b);
+    char copy[512];
+    if (stores)
+        snprintf(
+            copy, sizeof copy,
+            "fence.proxy.async; bar.sync 0; @%%first "
+            "cp.%sasync.bulk.tensor.%dd.global.shared::cta%s"
+            ".tile.bulk_group [%%map, {%s}], [%%target];\n@%%first cp.async.bulk.commit_group; "
+            "@%%first cp.async.bulk.wait_group 0;\n",
+            *op ? "reduce." : "", b->rank, op, coordinates);
+    else
+        snprintf(
+            copy, sizeof copy,
+            "@%%first mbarrier.arrive.expect_tx.shared.b64 _, [room], %u;\n"
+            "@%%first "
+            "cp.async.bulk.tensor.%dd.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+            "[%%target], [%%map, {%s}], [room];\n"
+            "again: mbarrier.try_wait.parity.shared.b64 %%p, [room], 0; @!%%p bra again;\n",
+            bytes, b->rank, coordinates);
+    int length = asprintf(
+        &text,
+        ".version 8.0\n.target sm_90\n.address_size 64\n"
+        ".visible .entry kernel(.param .align 64 .b8 m[128], .param .u64 o)\n{\n"
+        ".shared .align 1024 .b8 room[%d]; .reg .b64 %%map, %%o, %%at; .reg .b32 %%t, %%i, %%s, "
+        "%%target, "
+        "%%n; .reg .pred %%p, %%first, %%more; .reg .b16 %%h;\n"
+        "mov.b64 %%map, m; cvta.param.u64 %%map, %%map; ld.param.u64 %%o, [o]; mov.u32 %%t, "
+        "%%tid.x;\n"
+        "mov.u32 %%s, room; add.u32 %%target, %%s, %d; setp.eq.u32 %%first, %%t, 0; mov.u32 %%n, "
+        "%u;\n"
+        "@%%first mbarrier.init.shared.b64 [room], 1; bar.sync 0;\n%s"
+        "mov.u32 %%i, %%t;\n"
+        "word: setp.lt.u32 %%more, %%i, %%n; @!%%more bra done; mad.lo.u32 %%s, %%i, 2, %%target; "
+        "mul.wide.u32 %%at, %%i, 2; add.u64 %%at, %%at, %%o;\n%s add.u32 %%i, %%i, 64; bra word;\n"
+        "done: %s ret;\n}\n",
+        SHARED, TARGET, elements(b), stores ? "" : copy,
+        stores ? "ld.global.u16 %h, [%at]; st.shared.u16 [%s], %h;"
+               : "ld.shared.u16 %h, [%s]; st.global.u16 [%at], %h;",
+        stores ? copy : "");
+    cr_assert_gt(length, 0);
+    return text;
+}
+
+static uint16_t number(size_t i)
+{
+    return (uint16_t)(i * 40503u + 1);
+}
+
+/* A buffer of 16-bit numbers, on host and device. */
+typedef struct numbers {
+    uint16_t *host;
+    size_t bytes;
+    CUdeviceptr device;
+} numbers;
+
+static numbers make(size_t bytes, uint16_t (*of)(size_t i))
+{
+    numbers n = {calloc(bytes + 2, 1), bytes, 0};
+    cr_assert_not_null(n.host);
+    for (size_t i = 0; i < bytes / 2; i++)
+        n.host[i] = of(i);
+    n.device = device_upload(n.host, bytes);
+    return n;
+}
+
+static CUresult run(const box *b, bool stores, const char *op, CUtensorMap *map,
+                    CUdeviceptr outside)
+{
+    char *text = kernel_text(b, stores, op);
+    CUmodule module = device_load(text, b->name);
+    free(text);
+    return device_try(module, "kernel", 1, 64, 0, (void *[]){map, &outside});
+}
+
+Test(tensor, a_box_is_loaded_where_the_formulas_say)
+{
+    for (int k = 0; k < BOXES; k++) {
+        const box *b = &boxes[k];
+        device_open();
+        numbers tensor = make(tensor_bytes(b), number), out = make(2 * elements(b), number);
+        CUtensorMap map = encode(b, tensor.device, CU_TENSOR_MAP_DATA_TYPE_UINT16);
+        cr_assert_eq(run(b, false, "", &map, out.device), CUDA_SUCCESS, "%s\n%s", b->name,
+                     device_last_report());
+        device_download(out.host, out.device, out.bytes);
+        for (unsigned i = 0; i < elements(b); i++) {
+            long long from = global_offset(b, i);
+            uint16_t wanted = from < 0 ? 0 : tensor.host[from / 2];
+            uint16_t found = out.host[(shared_address(b, i) - TARGET) / 2];
+            cr_assert_eq(found, wanted, "%s: element %u is %u, not %u", b->name, i, found, wanted);
+        }
+        free(tensor.host);
+        free(out.host);
+        device_close();
+    }
+}
+
+/* What a store leaves in the tensor: of the box what shared memory had, the rest as it was. */
+static void check_stored(const box *b, const numbers *before, const numbers *given,
+                         uint16_t (*result)(uint16_t before, uint16_t given))
+{
+    uint16_t *found = calloc(before->bytes + 2, 1), *wanted = calloc(before->bytes + 2, 1);
+    cr_assert(found && wanted);
+    device_download(found, before->device, before->bytes);
+    memcpy(wanted, before->host, before->bytes);
+    for (unsigned i = 0; i < elements(b); i++) {
+        long long to = global_offset(b, i);
+        uint16_t value = given->host[(shared_address(b, i) - TARGET) / 2];
+        if (to >= 0)
+            wanted[to / 2] = result(before->host[to / 2], value);
+    }
+    for (size_t i = 0; i < before->bytes / 2; i++)
+        cr_assert_eq(found[i], wanted[i], "%s: number %zu is %u, not %u", b->name, i, found[i],
+                     wanted[i]);
+    free(found);
+    free(wanted);
+}
+
+static uint16_t given(uint16_t before, uint16_t value)
+{
+    (void)before;
+    return value;
+}
+
+static uint16_t sum(uint16_t before, uint16_t value)
+{
+    return (uint16_t)(before + value);
+}
+
+static uint16_t other_number(size_t i)
+{
+    return (uint16_t)(i * 12289u + 77);
+}
+
+static void store_all(const char *op, uint16_t (*result)(uint16_t before, uint16_t given))
+{
+    for (int k = 0; k < BOXES; k++) {
+        const box *b = &boxes[k];
+        device_open();
+        numbers tensor = make(tensor_bytes(b), number), in = make(2 * elements(b), other_number);
+        CUtensorMap map = encode(b, tensor.device, CU_TENSOR_MAP_DATA_TYPE_UINT16);
+        cr_assert_eq(run(b, true, op, &map, in.device), CUDA_SUCCESS, "%s\n%s", b->name,
+                     device_last_report());
+        check_stored(b, &tensor, &in, result);
+        free(tensor.host);
+        free(in.host);
+        device_close();
+    }
+}
+
+Test(tensor, a_box_is_stored_where_the_formulas_say_and_nothing_else)
+{
+    store_all("", given);
+}
+
+Test(tensor, a_box_is_added_to_what_is_there)
+{
+    store_all(".add", sum);
+}
+
+/* ---- what is wrong --------------------------------------------------------------------------- */
+
+Test(tensor, a_map_that_is_none_or_has_other_dimensions_is_named)
+{
+    const box *b = &boxes[2], *other = &boxes[0];
+    device_open();
+    numbers tensor = make(tensor_bytes(b), number), out = make(2 * elements(b), number);
+    CUtensorMap map = encode(other, tensor.device, CU_TENSOR_MAP_DATA_TYPE_UINT16);
+    cr_expect_neq(run(b, false, "", &map, out.device), CUDA_SUCCESS);
+    cr_expect(strstr(device_last_report(), "a copy in 2 dimensions with a tensor map of 1"), "%s",
+              device_last_report());
+    device_close();
+    device_open();
+    memset(&map, 0x5a, sizeof map);
+    cr_expect_neq(run(b, false, "", &map, out.device), CUDA_SUCCESS);
+    cr_expect(strstr(device_last_report(), "is no tensor map"), "%s", device_last_report());
+    device_close();
+    free(tensor.host);
+    free(out.host);
+}
+
+Test(tensor, a_map_over_the_end_of_an_allocation_is_out_of_bounds)
+{
+    box b = boxes[2];
+    device_open();
+    numbers tensor = make(tensor_bytes(&b), number), out = make(2 * elements(&b), number);
+    b.sizes[1] += 2;
+    b.at[1] = 15;
+    CUtensorMap map = encode(&b, tensor.device, CU_TENSOR_MAP_DATA_TYPE_UINT16);
+    cr_expect_eq(run(&b, false, "", &map, out.device), CUDA_ERROR_ILLEGAL_ADDRESS);
+    cr_expect(strstr(device_last_report(), "out of bounds: 32 bytes at a global address"), "%s",
+              device_last_report());
+    device_close();
+    free(tensor.host);
+    free(out.host);
+}
+
+typedef struct encoding {
+    const char *name;
+    size_t address_offset;
+    box b;
+    CUtensorMapDataType type;
+    CUtensorMapInterleave interleave;
+    CUtensorMapFloatOOBfill fill;
+    CUresult wanted;
+} encoding;
+
+#define PLAIN CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE
+#define BF16  CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+#define BOX(sizes, strides, extents, steps, swizzle)                                               \
+    {                                                                                              \
+        "", 2, sizes, strides, extents, steps, {0}, CU_TENSOR_MAP_SWIZZLE_##swizzle                \
+    }
+#define PAIR(a, b)                                                                                 \
+    {                                                                                              \
+        a, b                                                                                       \
+    }
+
+Test(tensor, cuTensorMapEncodeTiled_keeps_the_rules_of_cuda_h)
+{
+    const encoding cases[] = {
+        {"right", 0, BOX(PAIR(64, 9), {128}, PAIR(64, 8), PAIR(1, 1), 128B), BF16, PLAIN,
+         CUDA_SUCCESS},
+        {"an address on 8", 8, BOX(PAIR(64, 9), {128}, PAIR(64, 8), PAIR(1, 1), 128B), BF16, PLAIN,
+         CUDA_ERROR_INVALID_VALUE},
+        {"no rows", 0, BOX(PAIR(64, 0), {128}, PAIR(64, 8), PAIR(1, 1), 128B), BF16, PLAIN,
+         CUDA_ERROR_INVALID_VALUE},
+        {"more than 2^32 rows", 0, BOX(PAIR(64, 4294967297), {128}, PAIR(64, 8), PAIR(1, 1), 128B),
+         BF16, PLAIN, CUDA_ERROR_INVALID_VALUE},
+        {"a stride of 8", 0, BOX(PAIR(64, 9), {136}, PAIR(64, 8), PAIR(1, 1), 128B), BF16, PLAIN,
+         CUDA_ERROR_INVALID_VALUE},
+        {"a stride of 2^40", 0, BOX(PAIR(64, 9), {1099511627776}, PAIR(64, 8), PAIR(1, 1), 128B),
+         BF16, PLAIN, CUDA_ERROR_INVALID_VALUE},
+        {"a box of 257", 0, BOX(PAIR(64, 900), {128}, PAIR(64, 257), PAIR(1, 1), 128B), BF16, PLAIN,
+         CUDA_ERROR_INVALID_VALUE},
+        {"a box of none", 0, BOX(PAIR(64, 9), {128}, PAIR(64, 0), PAIR(1, 1), 128B), BF16, PLAIN,
+         CUDA_ERROR_INVALID_VALUE},
+        {"an inner box of 8 bytes", 0, BOX(PAIR(64, 9), {128}, PAIR(4, 8), PAIR(1, 1), NONE), BF16,
+         PLAIN, CUDA_ERROR_INVALID_VALUE},
+        {"wider than the swizzle", 0, BOX(PAIR(64, 9), {128}, PAIR(64, 8), PAIR(1, 1), 64B), BF16,
+         PLAIN, CUDA_ERROR_INVALID_VALUE},
+        {"a step of 9", 0, BOX(PAIR(64, 9), {128}, PAIR(64, 8), PAIR(1, 9), 128B), BF16, PLAIN,
+         CUDA_ERROR_INVALID_VALUE},
+        {"NaN in whole numbers", 0, BOX(PAIR(64, 9), {128}, PAIR(64, 8), PAIR(1, 1), 128B),
+         CU_TENSOR_MAP_DATA_TYPE_UINT16, CU_TENSOR_MAP_INTERLEAVE_NONE,
+         CU_TENSOR_MAP_FLOAT_OOB_FILL_NAN_REQUEST_ZERO_FMA, CUDA_ERROR_INVALID_VALUE},
+        {"interleaved", 0, BOX(PAIR(64, 9), {128}, PAIR(64, 8), PAIR(1, 1), 128B), BF16,
+         CU_TENSOR_MAP_INTERLEAVE_16B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE, CUDA_ERROR_NOT_SUPPORTED},
+        {"another swizzle", 0, BOX(PAIR(64, 9), {128}, PAIR(64, 8), PAIR(1, 1), 128B_ATOM_32B),
+         BF16, PLAIN, CUDA_ERROR_NOT_SUPPORTED},
+    };
+    device_open();
+    CUdeviceptr memory = device_alloc(4096);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const encoding *c = &cases[i];
+        CUtensorMap map;
+        CUresult result = cuTensorMapEncodeTiled(
+            &map, c->type, 2, (void *)(memory + c->address_offset), c->b.sizes, c->b.strides,
+            c->b.extents, c->b.steps, c->interleave, c->b.swizzle,
+            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, c->fill);
+        cr_expect_eq(result, c->wanted, "%s: %d, not %d", c->name, (int)result, (int)c->wanted);
+    }
+    device_close();
+}
