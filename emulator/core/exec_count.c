@@ -4,12 +4,41 @@
  */
 #include "exec_access.h"
 
+/* Distinct values that were seen, in the order in which they came. */
+typedef struct value_set {
+    u64 values[IR_LANES];
+    u64 above; /* all of them */
+    u32 count;
+} value_set;
+
+static inline void begin_values(value_set *set)
+{
+    set->above = 0;
+    set->count = 0;
+}
+
+/* True when the value is new. Values that only rise, as most addresses do, need no search. */
+static inline bool add_value(value_set *set, u64 value)
+{
+    if (value < set->above) {
+        for (u32 k = set->count; k-- > 0;) {
+            if (set->values[k] == value) {
+                return false;
+            }
+        }
+    } else {
+        set->above = value + 1;
+    }
+    set->values[set->count++] = value;
+    return true;
+}
+
 /* ---- global memory ---- */
 
 static u32 distinct_sectors(const lane_addresses *a, u32 mask)
 {
-    u64 found[IR_LANES];
-    u32 changes = 0, falls = 0, count = 0;
+    value_set sectors;
+    u32 changes = 0, falls = 0;
     for (int i = 1; i < IR_LANES; i++) {
         u64 before = a->at[i - 1] >> 5, here = a->at[i] >> 5;
         changes += here != before;
@@ -18,16 +47,11 @@ static u32 distinct_sectors(const lane_addresses *a, u32 mask)
     if (mask == FULL_MASK && falls == 0) {
         return changes + 1;
     }
+    begin_values(&sectors);
     for (u32 left = mask; left; left &= left - 1) {
-        u64 sector = a->at[__builtin_ctz(left)] >> 5;
-        u32 k = 0;
-        while (k < count && found[k] != sector) {
-            k++;
-        }
-        found[k] = sector;
-        count += k == count;
+        add_value(&sectors, a->at[__builtin_ctz(left)] >> 5);
     }
-    return count;
+    return sectors.count;
 }
 
 void ISA(count_request)(emu_warp *w, const lane_addresses *a, u32 mask)
@@ -74,17 +98,13 @@ void ISA(tally_global)(emu_warp *w, const lane_addresses *a, u32 bytes, u32 acce
 /* The most distinct accesses that one place has. */
 static u32 busiest_slot(const u64 *at, u32 shift, u32 slots, u32 mask)
 {
-    u64 units[32];
-    u32 count = 0, busiest = 0;
+    value_set units;
+    u32 busiest = 0;
     u8 load[32] = {0};
+    begin_values(&units);
     for (u32 left = mask; left; left &= left - 1) {
         u64 unit = at[__builtin_ctz(left)] >> shift;
-        u32 k = 0;
-        while (k < count && units[k] != unit) {
-            k++;
-        }
-        if (k == count) {
-            units[count++] = unit;
+        if (add_value(&units, unit)) {
             u32 used = ++load[unit & (slots - 1)];
             busiest = used > busiest ? used : busiest;
         }
