@@ -4,14 +4,10 @@
  */
 #include <criterion/criterion.h>
 #include <cuda.h>
-#include <dlfcn.h>
 #include <driver/cu_emulator.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "counting_driver.h"
 #include "loaded_mlp.h"
 #include "training_step.h"
 
@@ -54,41 +50,21 @@ static const struct {
 
 /* What the kernels of a step have touched, in the order of their launches. */
 typedef struct counts {
-    unsigned long long touched[KERNELS];
-    int launches, read;
+    uint64_t touched[KERNELS];
+    int launches;
 } counts;
 
-/* The counts are those of the last kernel: read when it has run, before there is another. */
-static void read_last(counts *c)
-{
-    if (c->read == c->launches)
-        return;
-    cr_assert_lt(c->read, KERNELS);
-    REQUIRE_CUDA(cuCtxSynchronize());
-    REQUIRE_CUDA(cuEmulatorDistinctBytes(NULL, NULL, &c->touched[c->read++]));
-}
-
-static void before_launch(void *user)
+static void keep(void *user, const char *kernel, const emu_counters *counters)
 {
     counts *c = user;
-    read_last(c);
-    c->launches++;
-}
-
-static const counting_driver *open_driver(void)
-{
-    void *library = dlopen(getenv("MMLP_DRIVER"), RTLD_NOW | RTLD_LOCAL);
-    cr_assert_not_null(library, "%s", dlerror());
-    void *address = dlsym(library, "counting_driver_get");
-    const counting_driver *(*get)(void);
-    memcpy(&get, &address, sizeof get);
-    return get();
+    cr_assert_lt(c->launches, KERNELS, "%s", kernel);
+    c->touched[c->launches++] = counters->bytes_touched;
 }
 
 /* The kernels of the passes stand before those of initialisation, in launch order. */
 static void compare(const mmlp_mlp *mlp, const counts *c, const char *spec)
 {
-    for (int i = 0; i < c->read; i++) {
+    for (int i = 0; i < c->launches; i++) {
         mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
         REQUIRE(mmlp_mlp_kernel(mlp, i, &kernel));
         cr_expect_str_neq(kernel.pass, "init");
@@ -99,15 +75,14 @@ static void compare(const mmlp_mlp *mlp, const counts *c, const char *spec)
                   kernel.step, found, planned);
     }
     mmlp_kernel_properties rest = MMLP_KERNEL_PROPERTIES_INIT;
-    cr_assert_lt(c->read, mmlp_mlp_kernel_count(mlp));
-    REQUIRE(mmlp_mlp_kernel(mlp, c->read, &rest));
+    cr_assert_lt(c->launches, mmlp_mlp_kernel_count(mlp));
+    REQUIRE(mmlp_mlp_kernel(mlp, c->launches, &rest));
     cr_expect_str_eq(rest.pass, "init", "%s: %s did not run", spec, rest.name);
 }
 
 Test(bytes, every_kernel_touches_the_bytes_that_are_planned)
 {
     /* Bias gradients are fp32, which is what the plan counts: it does not know their type. */
-    const counting_driver *driver = open_driver();
     mmlp_context *context = loaded_device();
     CUcontext primary;
     REQUIRE_CUDA(cuDevicePrimaryCtxRetain(&primary, 0));
@@ -123,12 +98,9 @@ Test(bytes, every_kernel_touches_the_bytes_that_are_planned)
         loaded_open(&loaded, context, content, TOKENS, 0);
         free(content);
         step_start(&step, context, loaded.bundle, loaded.mlp, &options);
-        REQUIRE_CUDA(cuEmulatorCountBytes(1));
-        driver->set_hook(before_launch, &c);
+        REQUIRE_CUDA(cuEmulatorCount(keep, &c));
         REQUIRE(step_run(&step, loaded.mlp));
-        driver->set_hook(NULL, NULL);
-        read_last(&c);
-        REQUIRE_CUDA(cuEmulatorCountBytes(0));
+        REQUIRE_CUDA(cuEmulatorCount(NULL, NULL));
         compare(loaded.mlp, &c, specs[i].name);
         step_finish(&step);
         loaded_close(&loaded);
