@@ -82,9 +82,7 @@ static const char *text_of(const char *name)
     return text->text;
 }
 
-/* The emulator beside this program's folder: ../emulator in a build, ../lib*(/ARCH)/megamlp when
- * installed. */
-static void *open_emulator(void)
+void *bench_open_emulator(void)
 {
     static const char *const places[] = {"../emulator/libcuda.so.1", MMLP_INSTALLED_EMULATOR};
     char own[PATH_MAX];
@@ -107,7 +105,7 @@ static void *open_emulator(void)
 
 static int open_driver(driver *d)
 {
-    d->library = open_emulator();
+    d->library = bench_open_emulator();
     if (!d->library)
         return tool_fail(EXIT_DEVICE, "the emulator is not beside this program: %s", dlerror());
 #define DRIVER_FIND(member, symbol, parameters)                                                    \
