@@ -15,7 +15,10 @@ typedef struct options {
 enum { KEY_ARCH = 256, KEY_TOKENS, KEY_JSON };
 
 static const struct argp_option option_table[] = {
-    {"arch", KEY_ARCH, "ARCH", 0, "jit, counters: the GPU architecture (sm_80)", 0},
+    {"arch", KEY_ARCH, "ARCH", 0,
+     "jit, counters: the GPU architecture (sm_80; for counters $MMLP_EMULATOR_DEVICE if that is "
+     "set)",
+     0},
     {"tokens", KEY_TOKENS, "N", 0, "counters: the tokens of the step", 0},
     {"json", KEY_JSON, 0, 0, "counters: print JSON, with every counter by its name", 0},
     {0},
@@ -97,7 +100,7 @@ double bench_median(double runs[BENCH_RUNS])
 
 int main(int argc, char **argv)
 {
-    options o = {.counters.arch = "sm_80"};
+    options o = {.what = NULL};
     const struct argp parser = {
         option_table,  parse_option, "jit SPEC.lua\ncounters SPEC.lua\nemulator",
         documentation, NULL,         tool_help_filter,
@@ -106,6 +109,6 @@ int main(int argc, char **argv)
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     if (strcmp(o.what, "jit") == 0)
-        return bench_jit(o.counters.spec, o.counters.arch);
+        return bench_jit(o.counters.spec, o.counters.arch ? o.counters.arch : "sm_80");
     return strcmp(o.what, "counters") == 0 ? bench_counters(&o.counters) : bench_emulator();
 }

@@ -14,7 +14,7 @@ double bench_median(double runs[BENCH_RUNS]);
 void *bench_open_emulator(void);
 
 typedef struct bench_counters_options {
-    const char *spec, *arch;
+    const char *spec, *arch; /* arch NULL: that of the emulated device */
     int64_t tokens;
     int json;
 } bench_counters_options;

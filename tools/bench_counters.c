@@ -156,22 +156,23 @@ static int count_step(counted_step *step, run_step *run, const emulator *e)
     return code;
 }
 
-static int open_step(run_step *run, mmlp_bundle **bundle, const bench_counters_options *o)
+static int open_step(counted_step *step, run_step *run, mmlp_bundle **bundle,
+                     const bench_counters_options *o)
 {
     int code = tool_open_bundle(bundle, o->spec);
+    if (code == 0)
+        code = tool_open_device(&run->context, "emulator", o->arch);
+    if (code == 0)
+        code = run_step_start(run, 1);
     if (code != 0)
         return code;
     run->train = 1;
+    run->microbatches[0].tokens = o->tokens;
     run->properties = (mmlp_bundle_properties)MMLP_BUNDLE_PROPERTIES_INIT;
     mmlp_status status = mmlp_bundle_get(*bundle, &run->properties);
-    if (status != MMLP_OK)
-        return tool_fail_status(status);
-    code = tool_open_device(&run->context, "emulator", o->arch);
-    if (code == 0)
-        code = run_step_start(run, 1);
-    if (code == 0)
-        run->microbatches[0].tokens = o->tokens;
-    return code;
+    if (status == MMLP_OK)
+        status = mmlp_context_properties(run->context, &step->device);
+    return status == MMLP_OK ? 0 : tool_fail_status(status);
 }
 
 static int run_counted(counted_step *step, run_step *run, const mmlp_bundle *bundle,
@@ -187,8 +188,7 @@ static int run_counted(counted_step *step, run_step *run, const mmlp_bundle *bun
     if (code != 0)
         return code;
     for_resources(report, keep_spills, step);
-    mmlp_status status = mmlp_context_properties(run->context, &step->device);
-    return status == MMLP_OK ? count_step(step, run, e) : tool_fail_status(status);
+    return count_step(step, run, e);
 }
 
 double counted_plan_flops(const counted_step *step, const counted_kernel *kernel)
@@ -208,12 +208,12 @@ int bench_counters(const bench_counters_options *o)
     emulator e = {0};
     mmlp_bundle *bundle = NULL;
     char *report = NULL;
-    int code = open_step(&run, &bundle, o);
+    int code = open_step(&step, &run, &bundle, o);
     if (code == 0)
         code = enter_emulator(&e);
     if (code == 0) {
         progress_begin("asking ptxas for the registers of all kernels");
-        code = tool_check_kernels(&report, o->spec, o->arch);
+        code = tool_check_kernels(&report, o->spec, step.device.arch);
         progress_end();
     }
     if (code == 0) {
