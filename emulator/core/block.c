@@ -93,10 +93,9 @@ static void start_warp(exec_block *block, int index)
     fill_registers(w);
 }
 
-void block_start(exec_block *block, const exec_grid *grid, uint64_t turn)
+void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64_t linear)
 {
     const ir_kernel *kernel = grid->kernel;
-    uint64_t linear = schedule_block(&grid->schedule, turn, grid->blocks);
     block->grid = grid;
     block->linear = linear;
     block->turn = turn;
@@ -121,7 +120,12 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn)
     }
     memset(block->shared_known, 0, marks * sizeof *block->shared_known);
     memset(block->barriers, 0, sizeof block->barriers);
-    block->shared_limit = grid->race ? 0 : block->shared_bytes;
+    block->shared_limit = grid->race || grid->tally ? 0 : block->shared_bytes;
+    block->counts = NULL;
+    if (grid->tally) {
+        block->counts = &block->counts_memory;
+        count_begin(block->counts, kernel);
+    }
     if (grid->race) {
         race_block_start(block);
     }
@@ -190,6 +194,7 @@ void block_release(exec_block *block)
     free(block->shared);
     free(block->shared_known);
     race_block_free(block->race);
+    count_free(&block->counts_memory);
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
         free(block->warps[i].copies);
         free(block->warps[i].sources);

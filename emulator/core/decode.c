@@ -152,6 +152,26 @@ static void read_words(decoder *d, const opcode_row *opcode)
     }
 }
 
+/* ---- appending instructions ---- */
+
+/* One that prepares or finishes what the statement's own instruction does. */
+static decode_instr *emit_part(decoder *d, ir_op op)
+{
+    if (d->count >= 4u << 20) {
+        decode_fail(d,
+                    "the kernel has more than 4 million instructions once its calls are inlined");
+    }
+    POOL_GROW(d->code, d->count, d->capacity);
+    decode_instr *in = &d->code[d->count++];
+    *in = (decode_instr){.op = op, .falls_through = true};
+    in->in.line = d->statement ? d->statement->line : 0;
+    in->in.guard = d->guard;
+    in->in.guard_flip = d->guard_negated ? FULL_MASK : 0;
+    in->has_guard = d->guard != DECODE_ALL;
+    in->is_part = true;
+    return in;
+}
+
 /* ---- registers and constants ---- */
 
 uint32_t decode_register_new(decoder *d, int bytes)
@@ -210,7 +230,7 @@ static uint32_t dynamic_special(decoder *d, const char *name)
     static const char *const wide[] = {"%clock64", "%globaltimer"};
     for (unsigned i = 0; i < 6; i++) {
         if (strcmp(name, i < 4 ? narrow[i] : wide[i - 4]) == 0) {
-            decode_instr *in = decode_emit(d, IR_clock);
+            decode_instr *in = emit_part(d, IR_clock);
             uint32_t result = decode_register_new(d, i < 4 ? 4 : 8);
             decode_add_def(in, result);
             in->in.aux = i;
@@ -292,7 +312,7 @@ static uint32_t convert(decoder *d, uint32_t from, ptx_type from_type, uint32_t 
                         ptx_type to_type)
 {
     uint32_t aux;
-    decode_instr *in = decode_emit(d, decode_convert_op(to_type, from_type, 0, &aux));
+    decode_instr *in = emit_part(d, decode_convert_op(to_type, from_type, 0, &aux));
     in->in.aux = aux;
     decode_add_def(in, to);
     decode_add_use(in, from);
@@ -356,7 +376,7 @@ uint32_t decode_use_predicate(decoder *d, const ptx_operand *operand)
     if (!operand->negated) {
         return value;
     }
-    decode_instr *in = decode_emit(d, IR_not_pred);
+    decode_instr *in = emit_part(d, IR_not_pred);
     uint32_t inverted = decode_register_new(d, 0);
     decode_add_def(in, inverted);
     decode_add_use(in, value);
@@ -428,17 +448,9 @@ void decode_operand_count(decoder *d, int least, int most)
 
 decode_instr *decode_emit(decoder *d, ir_op op)
 {
-    if (d->count >= 4u << 20) {
-        decode_fail(d,
-                    "the kernel has more than 4 million instructions once its calls are inlined");
-    }
-    POOL_GROW(d->code, d->count, d->capacity);
-    decode_instr *in = &d->code[d->count++];
-    *in = (decode_instr){.op = op, .falls_through = true};
-    in->in.line = d->statement ? d->statement->line : 0;
-    in->in.guard = d->guard;
-    in->in.guard_flip = d->guard_negated ? FULL_MASK : 0;
-    in->has_guard = d->guard != DECODE_ALL;
+    decode_instr *in = emit_part(d, op);
+    in->is_part = d->has_instr;
+    d->has_instr = true;
     return in;
 }
 
@@ -455,6 +467,7 @@ void decode_add_use(decode_instr *i, uint32_t operand)
 static void decode_statement(decoder *d, const ptx_statement *s)
 {
     d->statement = s;
+    d->has_instr = false;
     d->guard = s->guard < 0 ? DECODE_ALL : register_number(d, s->guard);
     d->guard_negated = s->guard_negated;
     if (s->guard >= 0 && d->instance->function->regs[s->guard] != TYPE_PRED) {
@@ -674,10 +687,12 @@ static void finish_kernel(decoder *d)
 {
     ir_kernel *kernel = d->kernel;
     kernel->code = pool_require(calloc(d->count, sizeof *kernel->code));
+    kernel->ops = pool_require(calloc(d->count, sizeof *kernel->ops));
     kernel->code_count = d->count;
     for (uint32_t i = 0; i < d->count; i++) {
         kernel->code[i] = d->code[i].in;
         kernel->code[i].run = d->handlers[d->code[i].op];
+        kernel->ops[i] = (uint16_t)(d->code[i].is_part ? IR_OP_COUNT : d->code[i].op);
     }
     kernel->jumps = pool_require(calloc((size_t)d->jump_count + 1, sizeof *kernel->jumps));
     for (uint32_t i = 0; i < d->jump_count; i++) {
@@ -717,7 +732,7 @@ static void decode_entry(decoder *d, ptx_function *entry)
     decode_place_locals(d, entry);
     decode_statements(d);
     d->statement = NULL;
-    decode_emit(d, IR_exit)->falls_through = false;
+    emit_part(d, IR_exit)->falls_through = false;
     d->kernel->local_bytes = round_up(d->kernel->local_bytes, 16);
     decode_mark_cas_loops(d);
     flow_assign_slots(d);
@@ -758,6 +773,7 @@ void ir_kernel_free(ir_kernel *kernel)
 {
     if (kernel) {
         free(kernel->code);
+        free(kernel->ops);
         free(kernel->jumps);
         free(kernel->constants);
         free(kernel->specials);

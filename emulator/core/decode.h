@@ -72,6 +72,7 @@ typedef struct decode_instr {
     uint8_t defs, uses;
     bool has_guard, ends_block, falls_through; /* control flow */
     bool returns;                              /* a branch to the end of the inlined function */
+    bool is_part;    /* of a PTX statement that another instruction stands for */
     ptx_name *label; /* branch target, resolved in the instance's labels */
     int scope;
     uint32_t jump_count;
@@ -110,6 +111,7 @@ typedef struct decoder {
     uint32_t jump_count, jump_capacity;
     decode_instance *instance;
     const ptx_statement *statement;
+    bool has_instr; /* the statement has the instruction that stands for it */
     decode_words words;
     uint32_t guard;
     bool guard_negated;
@@ -147,7 +149,8 @@ int decode_register_bytes(decoder *d, const ptx_operand *operand);
 int64_t decode_immediate(decoder *d, const ptx_operand *operand); /* an integer constant */
 bool decode_symbol_address(decoder *d, const ptx_operand *operand, ptx_space *space, uint64_t *out);
 
-/* Appends an instruction; its r[] is filled with defs then uses by decode_add. */
+/* Appends an instruction; its r[] is filled with defs then uses by decode_add. The first one stands
+ * for its statement. */
 decode_instr *decode_emit(decoder *d, ir_op op);
 void decode_add_def(decode_instr *i, uint32_t reg);
 void decode_add_use(decode_instr *i, uint32_t operand); /* after the last def */

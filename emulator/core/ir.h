@@ -38,7 +38,7 @@ enum {
 /* Handlers, as numbers that are the same for every instruction set; exec_table.c has the pointers.
  */
 typedef enum ir_op {
-#define HANDLER(name) IR_##name,
+#define HANDLER(name, class) IR_##name,
 #include "handlers.def"
 #undef HANDLER
     IR_OP_COUNT
@@ -76,6 +76,7 @@ typedef struct ir_kernel {
     const ptx_function *function;
     emu_instr *code;
     uint32_t code_count;
+    uint16_t *ops; /* of the code: what PTX says, an ir_op; IR_OP_COUNT: no statement of its own */
     uint32_t *jumps;    /* targets of brx.idx */
     uint8_t *constants; /* the first constant_bytes of every warp's registers */
     size_t constant_bytes, register_bytes;
