@@ -276,7 +276,7 @@ static mmlp_status fetch(char **out, size_t *bytes, nvrtcProgram program, const 
 
 /* The options of one compilation; the first ones are its own. */
 typedef struct option_list {
-    char *own[3];
+    char *own[4];
     const char **all;
     int count;
 } option_list;
@@ -300,7 +300,7 @@ static char *folder_option(const char *inside)
 static mmlp_status option_list_make(option_list *out, const nvrtc_source *source)
 {
     const char *const *given = source->options ? source->options : compile_options;
-    int given_count = OPTION_COUNT, own_count = source->options ? 3 : 1;
+    int given_count = OPTION_COUNT, own_count = source->options ? 4 : 1;
     if (source->options)
         for (given_count = 0; given[given_count];)
             given_count++;
@@ -310,6 +310,7 @@ static mmlp_status option_list_make(option_list *out, const nvrtc_source *source
     if (source->options) {
         out->own[1] = folder_option("/include");
         out->own[2] = folder_option("/include/cccl");
+        out->own[3] = strdup("-no-cache"); /* without it NVRTC 13.0 has crashed */
     }
     out->all = calloc((size_t)(own_count + given_count), sizeof *out->all);
     for (int i = 0; i < own_count; i++) {

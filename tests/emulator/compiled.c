@@ -28,7 +28,7 @@ static char *read_program(const char *file)
 
 char *compiled_ptx(const char *file, const char *target)
 {
-    static const char *const options[] = {"-std=c++17", "-no-cache", NULL};
+    static const char *const options[] = {"-std=c++17", NULL};
     char *text = read_program(file);
     nvrtc *compiler = NULL;
     nvrtc_image image;
