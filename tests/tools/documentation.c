@@ -1,5 +1,6 @@
 /* documentation.c: what the README and --help say of the environment is the library's own table.
- * Definitions: README, MEGAMLP_RUN and MEGAMLP_BENCH (the programs). */
+ * Definitions: README, MEGAMLP_RUN, MEGAMLP_BENCH and PTXRUN (the
+ * programs). */
 #include <criterion/criterion.h>
 #include <megamlp/megamlp.h>
 #include <stdio.h>
@@ -53,4 +54,5 @@ Test(documentation, help_fits_80_columns_and_lists_the_environment_in_one)
 {
     expect_help(MEGAMLP_RUN);
     expect_help(MEGAMLP_BENCH);
+    expect_help(PTXRUN);
 }
