@@ -1,4 +1,5 @@
-/* compiled.c: programs of the tests with NVRTC and the toolkit's headers; see compiled.h. */
+/* compiled.c: PTX of the tests' programs: of NVRTC with the toolkit's headers, or, where
+ * MMLP_TEST_COMPILER is nvcc, what the build has made with it. */
 #include "compiled.h"
 
 #include <criterion/criterion.h>
@@ -12,10 +13,10 @@
 
 static char load_log[4096];
 
-static char *read_program(const char *file)
+static char *read_text(const char *folder, const char *file, const char *ending)
 {
     char *path = NULL;
-    cr_assert(asprintf(&path, MMLP_TEST_PROGRAMS "/%s", file) > 0);
+    cr_assert(asprintf(&path, "%s/%s%s", folder, file, ending) > 0);
     FILE *stream = fopen(path, "r");
     cr_assert(stream != NULL, "%s cannot be opened", path);
     char *text = NULL;
@@ -26,10 +27,10 @@ static char *read_program(const char *file)
     return text;
 }
 
-char *compiled_ptx(const char *file, const char *target)
+static char *compile_with_nvrtc(const char *file, const char *target)
 {
     static const char *const options[] = {"-std=c++17", NULL};
-    char *text = read_program(file);
+    char *text = read_text(MMLP_TEST_PROGRAMS, file, "");
     nvrtc *compiler = NULL;
     nvrtc_image image;
     nvrtc_source source = {.name = file, .text = text, .target = target, .options = options};
@@ -42,6 +43,16 @@ char *compiled_ptx(const char *file, const char *target)
     nvrtc_close(compiler);
     free(text);
     return ptx;
+}
+
+char *compiled_ptx(const char *file, const char *target)
+{
+    const char *compiler = getenv("MMLP_TEST_COMPILER");
+    if (!compiler || strcmp(compiler, "nvcc") != 0)
+        return compile_with_nvrtc(file, target);
+    char ending[64];
+    snprintf(ending, sizeof ending, ".%s.ptx", target);
+    return read_text(MMLP_TEST_NVCC_PROGRAMS, file, ending);
 }
 
 void compiled_for_targets(const char *file, void (*check)(CUmodule module))
