@@ -29,7 +29,7 @@ static char *read_text(const char *folder, const char *file, const char *ending)
 
 static char *compile_with_nvrtc(const char *file, const char *target)
 {
-    static const char *const options[] = {"-std=c++17", NULL};
+    static const char *const options[] = {"-std=c++17", "--device-int128", NULL};
     char *text = read_text(MMLP_TEST_PROGRAMS, file, "");
     nvrtc *compiler = NULL;
     nvrtc_image image;
