@@ -133,6 +133,31 @@ PROGRAM(programs_sync, groups_of_all_sizes_reduce_and_scan, "groups_block.cu")
     }
 }
 
+PROGRAM(programs_sync, tiles_of_several_warps_meet_in_reserved_memory, "groups_block.cu")
+{
+    enum { THREADS = 128, TILE = 64, COLUMNS = 5 };
+    int in[THREADS], got[THREADS][COLUMNS], most = 0;
+    for (int i = 0; i < THREADS; i++) {
+        in[i] = i * 37 % 131 + (i < TILE);
+        most = in[i] > most ? in[i] : most;
+    }
+    CUdeviceptr device_in = device_upload(in, sizeof in), out = zeros(sizeof got);
+    LAUNCH(module, "large_tiles", 1, THREADS, &out, &device_in);
+    device_download(got, out, sizeof got);
+    for (int i = 0; i < THREADS; i++) {
+        int tile = i / TILE * TILE, any = 0, all = 1;
+        for (int k = tile; k < tile + TILE; k++) {
+            any |= in[k] == 5;
+            all &= in[k] > 0;
+        }
+        int wanted[COLUMNS] = {in[tile + (i - tile + 33) % TILE], group_sum(in, tile, TILE), most,
+                               any + 2 * all, group_sum(in, 0, i + 1)};
+        for (int k = 0; k < COLUMNS; k++)
+            cr_expect_eq(got[i][k], wanted[k], "thread %d, column %d: %d, expected %d", i, k,
+                         got[i][k], wanted[k]);
+    }
+}
+
 PROGRAM(programs_sync, atomic_additions_lose_nothing, "atomics.cu")
 {
     enum { BLOCKS = 4, THREADS = 64, ALL = BLOCKS * THREADS };

@@ -33,3 +33,20 @@ extern "C" __global__ void groups(int *out, const int *in)
     row[7] = sum;
     row[8] = (int)block.size();
 }
+
+// Tiles of more than a warp meet in memory that the system reserves.
+extern "C" __global__ void large_tiles(int *out, const int *in)
+{
+    __shared__ int own[128];
+    cg::thread_block block = cg::this_thread_block();
+    auto tile = cg::tiled_partition<64>(block);
+    auto all = cg::tiled_partition<128>(block);
+    int value = in[block.thread_rank()], *row = out + 5 * block.thread_rank();
+    own[block.thread_rank()] = value;
+    tile.sync();
+    row[0] = own[tile.meta_group_rank() * 64 + (tile.thread_rank() + 33) % 64];
+    row[1] = cg::reduce(tile, value, cg::plus<int>());
+    row[2] = cg::reduce(all, value, cg::greater<int>());
+    row[3] = tile.any(value == 5) + 2 * tile.all(value > 0);
+    row[4] = cg::inclusive_scan(all, value);
+}
