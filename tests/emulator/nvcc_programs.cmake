@@ -1,8 +1,8 @@
 # The CUDA C programs once more, by nvcc where there is one that works: programs/NAME.cu becomes
-# NAME.cu.compute_80.ptx and its like in MMLP_NVCC_PROGRAMS. The PTX is shared by all builds.
-# MMLP_NVCC_MISSING is empty, or says why there are none.
+# NAME.cu.compute_80.ptx and its like in MMLP_NVCC_PROGRAMS. MMLP_NVCC_MISSING is empty, or says why
+# there are none.
 
-set(MMLP_NVCC_PROGRAMS ${PROJECT_SOURCE_DIR}/build/nvcc-programs)
+set(MMLP_NVCC_PROGRAMS ${PROJECT_BINARY_DIR}/nvcc-programs)
 set(MMLP_NVCC_MISSING "")
 find_program(MMLP_NVCC nvcc HINTS ${MMLP_CUDA_HOME}/bin)
 if(NOT MMLP_NVCC)
@@ -13,8 +13,8 @@ else()
     execute_process(COMMAND ${MMLP_NVCC} -ptx -arch=compute_100 -std=c++17 ${_probe}.cu -o ${_probe}.ptx
         RESULT_VARIABLE _result OUTPUT_VARIABLE _output ERROR_VARIABLE _output)
     if(NOT _result EQUAL 0)
-        string(STRIP "${_output}" _output)
-        set(MMLP_NVCC_MISSING "${MMLP_NVCC} does not compile: ${_output}")
+        string(REGEX REPLACE "\n.*" "" _output "${_output}")
+        set(MMLP_NVCC_MISSING "${MMLP_NVCC} does not work: ${_result} ${_output}")
     endif()
 endif()
 
