@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tool.h"
 
@@ -183,19 +186,63 @@ static int run_one(int *differed, device *d, const manifest *m, size_t i, int wi
     return code;
 }
 
-static int run_all(device *d, const manifest *m)
+/* ---- all of them ---------------------------------------------------------------------------- */
+
+/* What the processes of one ptxrun know of each other. */
+typedef struct progress {
+    size_t next; /* the run that comes, or is under way */
+    int differed;
+} progress;
+
+/* Runs what is left, until a fault takes the device from this process. */
+static int run_rest(progress *p, const char *which, const manifest *m)
 {
+    device *d = NULL;
     contents before = {0};
-    int differed = 0, width = 0;
-    int code = make_contents(&before, m);
+    int width = 0;
     for (size_t i = 0; i < m->run_count; ++i)
         if ((int)strlen(m->runs[i].entry) > width)
             width = (int)strlen(m->runs[i].entry);
-    for (size_t i = 0; code == 0 && i < m->run_count; ++i)
-        code = run_one(&differed, d, m, i, width, &before);
+    int code = device_open(&d, which, m);
+    if (code == 0)
+        code = make_contents(&before, m);
+    while (code == 0 && p->next < m->run_count && !device_is_lost(d)) {
+        code = run_one(&p->differed, d, m, p->next, width, &before);
+        ++p->next;
+    }
     contents_free(&before);
-    if (code == 0 && differed > 0)
-        code = tool_fail(EXIT_CHECK_FAILED, "%d of %zu runs differ", differed, m->run_count);
+    device_close(d);
+    return code;
+}
+
+static int wait_for(pid_t child, const progress *p)
+{
+    int state = 0;
+    if (child < 0 || waitpid(child, &state, 0) != child)
+        return tool_fail(EXIT_DEVICE, "runs[%zu]: there is no process for it", p->next);
+    if (WIFSIGNALED(state))
+        return tool_fail(EXIT_DEVICE, "runs[%zu]: its process was ended by signal %d", p->next,
+                         WTERMSIG(state));
+    return WEXITSTATUS(state);
+}
+
+/* After a fault a GPU is of no more use to the process that caused it: another one goes on. */
+static int run_all(const char *which, const manifest *m)
+{
+    int code = 0;
+    progress *p = mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return tool_fail(EXIT_DEVICE, "out of memory: %zu bytes", sizeof *p);
+    while (code == 0 && p->next < m->run_count) {
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0)
+            exit(run_rest(p, which, m));
+        code = wait_for(child, p);
+    }
+    if (code == 0 && p->differed > 0)
+        code = tool_fail(EXIT_CHECK_FAILED, "%d of %zu runs differ", p->differed, m->run_count);
+    munmap(p, sizeof *p);
     return code;
 }
 
@@ -209,13 +256,9 @@ int main(int argc, char **argv)
     argp_parse(&parser, argc, argv, 0, NULL, &o);
 
     manifest m = {0};
-    device *d = NULL;
     int code = ptxrun_read(&m, o.manifest);
     if (code == 0)
-        code = device_open(&d, o.device, &m);
-    if (code == 0)
-        code = run_all(d, &m);
-    device_close(d);
+        code = run_all(o.device, &m);
     ptxrun_free(&m);
     return code;
 }

@@ -162,6 +162,8 @@ int device_open(device **out, const char *which, const manifest *m);
 void device_close(device *d); /* NULL allowed */
 /* Whether a fault comes with a report. */
 bool device_has_reports(const device *d);
+/* Whether a fault has made the device useless for this process, as it does on a GPU. */
+bool device_is_lost(const device *d);
 const char *device_result_name(const device *d, CUresult result);
 
 /*

@@ -1,6 +1,6 @@
 /*
  * ptxrun_device.c: a device through the CUDA Driver API alone, a GPU's or the emulator's. Every run
- * has a context of its own, so that a fault of one does not reach the next.
+ * has a context of its own.
  */
 #include <base/nvrtc.h>
 #include <dlfcn.h>
@@ -39,6 +39,7 @@ struct device {
 #undef DRIVER_MEMBER
     __typeof__(cuTensorMapEncodeTiled) *encode_tiled; /* NULL: the driver has none */
     const char *(*last_report)(void);                 /* the emulator's; NULL: a GPU */
+    bool is_lost;
 };
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -136,6 +137,11 @@ void device_close(device *d)
 bool device_has_reports(const device *d)
 {
     return d->last_report != NULL;
+}
+
+bool device_is_lost(const device *d)
+{
+    return d->is_lost;
 }
 
 const char *device_result_name(const device *d, CUresult result)
@@ -299,6 +305,7 @@ static bool start_captured(launch *l)
     l->outcome->printed = capture_end(&printed);
     if (!success && l->d->last_report)
         l->outcome->diagnostic = strdup(l->d->last_report());
+    l->d->is_lost = !success && !l->d->last_report;
     return success;
 }
 

@@ -11,6 +11,7 @@
 #include "tool.h"
 
 typedef struct generator {
+    const char *name;
     const char *first, *second; /* keys of its values, which it needs; NULL: it has none */
     bool is_random, takes_bytes;
     number (*element)(const buffer *of, uint64_t i); /* NULL: its bytes, or nothing */
@@ -86,14 +87,18 @@ static number iota(const buffer *of, uint64_t i)
     return number_add(of->type, of->fill.first, number_multiply(of->type, of->fill.second, index));
 }
 
-static const char *const generator_names[] = {
-    "uninitialised", "zeros", "constant", "iota", "uniform", "normal", "hex", "file", NULL};
+/* The first one is what a buffer without a fill has. */
 static const generator generators[] = {
-    {NULL, NULL, false, false, NULL},        {NULL, NULL, false, false, zeros},
-    {"value", NULL, false, false, constant}, {"start", "step", false, false, iota},
-    {"low", "high", true, false, uniform},   {"mean", "deviation", true, false, normal},
-    {"bytes", NULL, false, true, NULL},      {"path", NULL, false, true, NULL},
+    {"uninitialised", NULL, NULL, false, false, NULL},
+    {"zeros", NULL, NULL, false, false, zeros},
+    {"constant", "value", NULL, false, false, constant},
+    {"iota", "start", "step", false, false, iota},
+    {"uniform", "low", "high", true, false, uniform},
+    {"normal", "mean", "deviation", true, false, normal},
+    {"hex", "bytes", NULL, false, true, NULL},
+    {"file", "path", NULL, false, true, NULL},
 };
+enum { GENERATORS = sizeof generators / sizeof generators[0] };
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
@@ -139,13 +144,16 @@ static int read_values(fill *out, const json_path *at, const json_t *json, const
 int fill_read(fill *out, const json_path *at, const json_t *json, const buffer *of,
               const char *folder)
 {
+    const char *names[GENERATORS + 1] = {NULL};
     *out = (fill){0};
     if (!json)
-        return 0; /* the first generator: uninitialised */
+        return 0;
     if (!json_is_object(json))
         return json_path_fail(at, json, "an object with a generator");
+    for (size_t i = 0; i < GENERATORS; ++i)
+        names[i] = generators[i].name;
     int code = json_get_word(&out->generator, JSON_KEY(at, "generator"),
-                             json_object_get(json, "generator"), generator_names);
+                             json_object_get(json, "generator"), names);
     if (code != 0)
         return code;
     const generator *g = &generators[out->generator];

@@ -21,6 +21,7 @@ typedef struct oracle_call {
 } oracle_call;
 
 typedef struct oracle {
+    const char *name;
     const char *operands[4];              /* what its buffers are, in order */
     const char *sizes[PTXRUN_MOST_SIZES]; /* keys of numbers that it needs */
     const char *value;                    /* a key of its own: "alpha", "values", "path" */
@@ -148,19 +149,18 @@ static void literal(number *wanted, const oracle_call *c)
         wanted[i] = number_load(type, c->expected->literal + i * number_bytes(type));
 }
 
-static const char *const oracle_names[] = {"equals", "file",      "copy",      "axpy",   "sum",
-                                           "scan",   "histogram", "transpose", "matmul", NULL};
 static const oracle oracles[] = {
-    {{"out"}, {NULL}, "values", false, count_any, literal},
-    {{"out"}, {NULL}, "path", false, count_any, literal},
-    {{"out", "in"}, {NULL}, NULL, false, count_as_output, copy},
-    {{"y", "x"}, {NULL}, "alpha", true, count_as_output, axpy},
-    {{"sums", "in"}, {NULL}, NULL, false, count_any, sum},
-    {{"out", "in"}, {NULL}, NULL, false, count_as_output, scan},
-    {{"counts", "in"}, {NULL}, NULL, true, count_any, histogram},
-    {{"out", "in"}, {"rows", "columns"}, NULL, false, count_rows_columns, transpose},
-    {{"c", "a", "b"}, {"m", "n", "k"}, NULL, false, count_product, matmul},
+    {"equals", {"out"}, {NULL}, "values", false, count_any, literal},
+    {"file", {"out"}, {NULL}, "path", false, count_any, literal},
+    {"copy", {"out", "in"}, {NULL}, NULL, false, count_as_output, copy},
+    {"axpy", {"y", "x"}, {NULL}, "alpha", true, count_as_output, axpy},
+    {"sum", {"sums", "in"}, {NULL}, NULL, false, count_any, sum},
+    {"scan", {"out", "in"}, {NULL}, NULL, false, count_as_output, scan},
+    {"histogram", {"counts", "in"}, {NULL}, NULL, true, count_any, histogram},
+    {"transpose", {"out", "in"}, {"rows", "columns"}, NULL, false, count_rows_columns, transpose},
+    {"matmul", {"c", "a", "b"}, {"m", "n", "k"}, NULL, false, count_product, matmul},
 };
+enum { ORACLES = sizeof oracles / sizeof oracles[0] };
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
@@ -289,11 +289,14 @@ static int check_operands(const expected_buffer *e, const json_path *at, const o
 int expected_buffer_read(expected_buffer *out, const json_path *at, const json_t *json,
                          const buffer *buffers, size_t buffer_count, const char *folder)
 {
+    const char *names[ORACLES + 1] = {NULL};
     *out = (expected_buffer){0};
     if (!json_is_object(json))
         return json_path_fail(at, json, "an object with an oracle");
-    int code = json_get_word(&out->oracle, JSON_KEY(at, "oracle"), json_object_get(json, "oracle"),
-                             oracle_names);
+    for (size_t i = 0; i < ORACLES; ++i)
+        names[i] = oracles[i].name;
+    int code =
+        json_get_word(&out->oracle, JSON_KEY(at, "oracle"), json_object_get(json, "oracle"), names);
     if (code != 0)
         return code;
     const oracle *o = &oracles[out->oracle];
@@ -372,7 +375,7 @@ static char *differences(const expected_buffer *e, const buffer *of, const unsig
     }
     if (different > 0)
         text_printf(&lines, "  %s: %zu of %zu elements differ from the oracle \"%s\"\n", of->name,
-                    different, of->count, oracle_names[e->oracle]);
+                    different, of->count, oracles[e->oracle].name);
     return text_take(&lines);
 }
 

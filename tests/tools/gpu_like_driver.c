@@ -1,10 +1,15 @@
 /*
- * gpu_like_driver.c: a driver that has no reports of faults, as that of a GPU, and tensor maps: the
- * emulator behind a library of its own. Its tensor maps are the words of the call that made them.
+ * gpu_like_driver.c: the emulator behind a library that behaves as the driver of a GPU where the
+ * emulator does not: it has no reports of faults, a process can not go on after one, and it has
+ * tensor maps. Those are the words of the call that made them.
  */
 #include <cuda.h>
+#include <dlfcn.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define EXPORTED __attribute__((visibility("default")))
 
 /* A symbol at address 0: dlsym gives NULL for it, and looks no further. */
 __asm__(".globl cuEmulatorLastReport\n.set cuEmulatorLastReport, 0\n");
@@ -30,5 +35,7 @@ cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t ra
         words[13 + i] = element_strides[i];
     }
     memcpy(map, words, sizeof words);
+    if (box[0] == 14)
+        abort();
     return box[0] == 13 ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }

@@ -84,21 +84,31 @@ Test(ptxrun_results, every_oracle_finds_a_kernel_that_does_nothing)
 {
     static const wanted_output cases[] = {
         {"{\"ptx\": \"kernel.ptx\", " BUFFERS
-         ", \"runs\": [" NOTHING("\"copy\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING("\"axpy\""
-                                                                                          ", "
-                                                                                          "\"buffer"
-                                                                                          "s\": "
-                                                                                          "[\"ones"
-                                                                                          "\", "
-                                                                                          "\"x\"], "
-                                                                                          "\"alpha"
-                                                                                          "\": -1") ", " NOTHING("\"sum\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING("\"scan\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING(
-             "\"histogram\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING("\"transpose\", "
-                                                                           "\"buffers\": "
-                                                                           "[\"ones\", \"x\"], "
-                                                                           "\"rows\": 2, "
-                                                                           "\"columns\": 2") ","
-                                                                                             " " NOTHING("\"matmul\", \"buffers\": [\"ones\", \"x\", \"x\"], \"m\": 2, \"n\": 2, \"k\": 2") ", " NOTHING("\"equals\", \"buffers\": [\"ones\"], \"values\": 2") ", " NOTHING("\"file\", \"buffers\": [\"ones\"], \"path\": \"16.bytes\"") "]}",
+         ", \"runs\": [" NOTHING("\"copy\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING(
+             "\"axpy\""
+             ", "
+             "\"buffer"
+             "s\": "
+             "[\"ones"
+             "\", "
+             "\"x\"], "
+             "\"alpha"
+             "\": -1") ", " NOTHING("\"sum\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING("\"scan"
+                                                                                            "\", "
+                                                                                            "\"buff"
+                                                                                            "ers\":"
+                                                                                            " ["
+                                                                                            "\"ones"
+                                                                                            "\", "
+                                                                                            "\"x\""
+                                                                                            "]") ","
+                                                                                                 " " NOTHING("\"histogram\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING("\"transpose\", "
+                                                                                                                                                                           "\"buffers\": "
+                                                                                                                                                                           "[\"ones\", \"x\"], "
+                                                                                                                                                                           "\"rows\": 2, "
+                                                                                                                                                                           "\"columns\": 2") ","
+                                                                                                                                                                                             " " NOTHING("\"matmul\", \"buffers\": [\"ones\", \"x\", \"x\"], \"m\": 2, \"n\": 2, \"k\": 2") ", " NOTHING(
+                                                                                                                                                                                                 "\"equals\", \"buffers\": [\"ones\"], \"values\": 2") ", " NOTHING("\"file\", \"buffers\": [\"ones\"], \"path\": \"16.bytes\"") "]}",
          1,
          {"ones[0]: got 1, expected 2\n  ones[1]: got 1, expected 5\n  ones[2]: got 1, expected 8",
           "ones[0]: got 1, expected -1\n  ones[1]: got 1, expected -4\n",
@@ -324,13 +334,14 @@ Test(ptxrun_results, tensor_maps_are_made_by_the_driver)
          3,
          {"runs[0].parameters[0]: cuTensorMapEncodeTiled refuses these values: "
           "CUDA_ERROR_INVALID_VALUE\n"}},
+        {MAPPED("14"), 4, {"ptxrun: runs[0]: its process was ended by signal 6\n"}},
     };
     EXPECT_OUTPUTS(without);
     setenv("MMLP_DRIVER", GPU_LIKE_DRIVER, 1);
     EXPECT_OUTPUTS(with);
 }
 
-Test(ptxrun_results, a_gpu_has_no_reports_and_ptxrun_says_so)
+Test(ptxrun_results, a_gpu_has_no_reports_and_is_lost_to_a_process_after_a_fault)
 {
     static const wanted_output cases[] = {
         {HEAD PUT("5", "\"result\": \"CUDA_ERROR_ILLEGAL_ADDRESS\", "
