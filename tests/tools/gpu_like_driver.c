@@ -14,12 +14,31 @@
 /* A symbol at address 0: dlsym gives NULL for it, and looks no further. */
 __asm__(".globl cuEmulatorLastReport\n.set cuEmulatorLastReport, 0\n");
 
-__attribute__((visibility("default"))) CUresult
-cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address,
-                       const cuuint64_t *dimensions, const cuuint64_t *strides,
-                       const cuuint32_t *box, const cuuint32_t *element_strides,
-                       CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
-                       CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill)
+static CUresult lost;
+
+EXPORTED CUresult cuCtxSynchronize(void)
+{
+    CUresult (*emulated)(void) = NULL;
+    *(void **)&emulated = dlsym(RTLD_NEXT, "cuCtxSynchronize");
+    CUresult result = emulated();
+    if (result != CUDA_SUCCESS)
+        lost = result;
+    return result;
+}
+
+EXPORTED CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
+{
+    CUresult (*emulated)(CUcontext *, CUdevice) = NULL;
+    *(void **)&emulated = dlsym(RTLD_NEXT, "cuDevicePrimaryCtxRetain");
+    return lost ? lost : emulated(context, device);
+}
+
+/* Refuses a box of 13, and crashes with one of 14. */
+EXPORTED CUresult cuTensorMapEncodeTiled(
+    CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address,
+    const cuuint64_t *dimensions, const cuuint64_t *strides, const cuuint32_t *box,
+    const cuuint32_t *element_strides, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+    CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill)
 {
     uint32_t words[32] = {(uint32_t)type,
                           rank,

@@ -270,6 +270,8 @@ Test(ptxrun_manifest, parameters_are_those_that_the_ptx_declares)
          "runs[0].parameters[0]: found 2 bytes, wanted 1: parameter 0 of take"},
         {TAKES("{\"u8\": 1}, {\"struct\": [{\"u8\": 1}, {\"u64\": 1}]}"),
          "runs[0].parameters[1]: found 16 bytes, wanted 12: parameter 1 of take"},
+        {TAKES("{\"u8\": 1}, {\"struct\": [{\"u32\": 1}, {\"u8\": 2}], \"align\": 16}"),
+         "runs[0].parameters[1]: found 16 bytes, wanted 12: parameter 1 of take"},
         {TAKES("{\"u8\": 1}, {\"bytes\": \"000000000000000000000000\", \"align\": 8}"),
          "runs[0].parameters[1]: found an alignment of 8 bytes, but parameter 1 of take stands at "
          "offset 4"},

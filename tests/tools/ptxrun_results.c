@@ -102,17 +102,24 @@ Test(ptxrun_results, every_oracle_finds_a_kernel_that_does_nothing)
                                                                                             "\", "
                                                                                             "\"x\""
                                                                                             "]") ","
-                                                                                                 " " NOTHING("\"histogram\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING("\"transpose\", "
-                                                                                                                                                                           "\"buffers\": "
-                                                                                                                                                                           "[\"ones\", \"x\"], "
-                                                                                                                                                                           "\"rows\": 2, "
-                                                                                                                                                                           "\"columns\": 2") ","
-                                                                                                                                                                                             " " NOTHING("\"matmul\", \"buffers\": [\"ones\", \"x\", \"x\"], \"m\": 2, \"n\": 2, \"k\": 2") ", " NOTHING(
-                                                                                                                                                                                                 "\"equals\", \"buffers\": [\"ones\"], \"values\": 2") ", " NOTHING("\"file\", \"buffers\": [\"ones\"], \"path\": \"16.bytes\"") "]}",
+                                                                                                 " " NOTHING("\"histogram\", \"buffers\": [\"ones\", \"x\"]") ", " NOTHING(
+                                                                                                     "\"transpose\", "
+                                                                                                     "\"buffers\": "
+                                                                                                     "[\"ones\", \"x\"], "
+                                                                                                     "\"rows\": 2, "
+                                                                                                     "\"columns\": 2") ","
+                                                                                                                       " " NOTHING("\"matmul\", \"buffers\": [\"ones\", \"x\", \"x\"], \"m\": 2, \"n\": 2, \"k\": 2") ", " NOTHING(
+                                                                                                                           "\"equals\", \"buffers\": [\"ones\"], \"values\": 2") ", " NOTHING("\"file\", \"buffers\": [\"ones\"], \"path\": \"16.bytes\"") "]}",
          1,
          {"ones[0]: got 1, expected 2\n  ones[1]: got 1, expected 5\n  ones[2]: got 1, expected 8",
           "ones[0]: got 1, expected -1\n  ones[1]: got 1, expected -4\n",
           "ptxrun: 9 of 9 runs differ\n"}},
+        {"{\"ptx\": \"kernel.ptx\", \"buffers\": {\"sums\": {\"type\": \"s16\", \"count\": 3}, "
+         "\"x\": {\"type\": \"s32\", \"count\": 5, \"fill\": {\"generator\": \"iota\", \"start\": "
+         "-30000, \"step\": 1}}}, \"runs\": [" NOTHING(
+             "\"sum\", \"buffers\": [\"sums\", \"x\"]") "]}",
+         1,
+         {", expected 5537\n", ", expected 5541\n", ", expected -29996\n"}},
         {"{\"ptx\": \"kernel.ptx\", " BUFFERS
          ", \"runs\": [" NOTHING("\"scan\", \"buffers\": [\"ones\", \"x\"]") "]}",
          1,
@@ -179,6 +186,10 @@ Test(ptxrun_results, tolerances_reach_as_far_as_they_say)
                    "\"relative\": 1000"),
          1,
          {"x[0]: got nan, expected 0\n  x[1]: got inf, expected 1\n"}},
+        {ONE_FLOAT("f32", "\"hex\", \"bytes\": \"0100008001000080\"", "1.401298464324817e-45",
+                   "\"ulp\": 1"),
+         1,
+         {"x[0]: got -1.40129846e-45, expected 1.40129846e-45\n"}},
         {ONE_FLOAT("u8", "\"constant\", \"value\": 250", "253", "\"ulp\": 3"), 0, {"ok"}},
         {ONE_FLOAT("u8", "\"constant\", \"value\": 250", "253", "\"ulp\": 2"), 1, {"expected 253"}},
     };
