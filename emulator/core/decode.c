@@ -703,6 +703,8 @@ static void finish_kernel(decoder *d)
     for (uint32_t i = 0; i < d->constant_count; i++) {
         const decode_constant *c = &d->constants[i];
         if (c->special >= 0) {
+            kernel->knows_reserved_shared |= c->special >= IR_SPECIAL_RESERVED_SMEM_BEGIN &&
+                                             c->special <= IR_SPECIAL_RESERVED_SMEM_1;
             kernel->specials[kernel->special_count++] =
                 (ir_special_use){(ir_special)c->special, c->offset};
         } else if (c->bytes == 0) {

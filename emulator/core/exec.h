@@ -191,6 +191,7 @@ typedef struct exec_grid {
     race_grid *race;     /* NULL: races are not looked for */
     unsigned grid[3], block[3];
     size_t dynamic_shared, shared_bytes;
+    size_t reserved_shared; /* where the shared memory of the system begins */
     const uint8_t *params;
     emu_schedule schedule;
     uint64_t id, blocks;

@@ -393,6 +393,8 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
     grid.shared_bytes = launch->dynamic_shared_bytes
                             ? kernel->shared_dynamic + launch->dynamic_shared_bytes
                             : kernel->shared_static;
+    grid.reserved_shared = (grid.shared_bytes + IR_RESERVED_SHARED_ALIGN - 1) &
+                           ~(size_t)(IR_RESERVED_SHARED_ALIGN - 1);
     CUresult result;
     emu_counters counters = {0};
     pthread_mutex_lock(&machine->launching);
