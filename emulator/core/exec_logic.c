@@ -18,7 +18,6 @@
         const type *a = REG(const type, 1);                                                        \
         LANES(d[i] = a[i];);                                                                       \
     }
-MOVE(mov_b8, u8)
 MOVE(mov_b16, u16)
 MOVE(mov_b32, u32)
 MOVE(mov_b64, u64)
