@@ -235,7 +235,7 @@ static char *make_ptx(const isa_case *test)
         "%%b, [%%g];\n"
         "  ld.param.u64 %%g, [pc]; mul.wide.u32 %%o, %%i, %d; add.s64 %%g, %%g, %%o; ld.global.%s "
         "%%c, [%%g];\n"
-        "  %s\n"
+        "CASE:\n  %s\nCASE_END:\n"
         "  ld.param.u64 %%g, [pd]; mul.wide.u32 %%o, %%i, %d; add.s64 %%g, %%g, %%o; st.global.%s "
         "[%%g], %%d;\n"
         "  ret;\n}\n",
