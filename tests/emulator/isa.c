@@ -309,11 +309,9 @@ static int64_t ordered32(uint64_t bits)
 
 static int agrees_element(isa_type type, isa_compare compare, uint64_t got, uint64_t expected)
 {
-    static const double bounds[] = {[ISA_REL20] = 0x1p-20,
-                                    [ISA_REL10] = 0x1p-10,
-                                    [ISA_REL7] = 0x1p-7,
-                                    [ISA_ABS20] = 0x1p-20,
-                                    [ISA_ABS8] = 0x1p-8};
+    static const double bounds[] = {
+        [ISA_REL20] = 0x1p-20, [ISA_REL18] = 0x1p-18, [ISA_REL10] = 0x1p-10, [ISA_REL7] = 0x1p-7,
+        [ISA_ABS20] = 0x1p-20, [ISA_ABS10] = 0x1p-10, [ISA_ABS8] = 0x1p-8};
     if (got == expected)
         return 1;
     if (is_nan(expected, type) || is_nan(got, type))
@@ -323,7 +321,7 @@ static int agrees_element(isa_type type, isa_compare compare, uint64_t got, uint
     if (compare == ISA_ULP2)
         return llabs(ordered32(got) - ordered32(expected)) <= 2;
     double g = value_of(got, type), e = value_of(expected, type);
-    double scale = compare == ISA_ABS20 || compare == ISA_ABS8 ? 1.0 : fabs(e);
+    double scale = compare >= ISA_ABS20 ? 1.0 : fabs(e);
     return fabs(g - e) <= scale * bounds[compare];
 }
 

@@ -34,9 +34,11 @@ typedef enum isa_compare {
     ISA_EXACT, /* bit for bit, but any NaN equals any NaN when the result is a float type */
     ISA_ULP2,  /* f32: at most 2 units in the last place apart */
     ISA_REL20, /* floats: relative error at most 2^-20 */
+    ISA_REL18, /* relative error at most 2^-18 */
     ISA_REL10, /* relative error at most 2^-10 */
     ISA_REL7,  /* relative error at most 2^-7 */
     ISA_ABS20, /* absolute error at most 2^-20 */
+    ISA_ABS10, /* absolute error at most 2^-10 */
     ISA_ABS8   /* absolute error at most 2^-8 */
 } isa_compare;
 
