@@ -293,19 +293,90 @@ Test(isa_control, functions_return_early_and_late_to_the_lanes_that_called)
     }
 }
 
-Test(isa_control, trap_and_brkpt_end_the_grid_with_an_error)
+Test(isa_control, vprintf_prints_and_counts_its_arguments)
 {
-    static const char *const ends[] = {"trap;", "brkpt;"};
-    for (int i = 0; i < 2; ++i) {
+    static const char ptx[] = HEAD
+        ".extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);\n"
+        ".global .b8 format[12] = {108, 97, 110, 101, 32, 37, 117, 33, 10, 0, 0, 0};\n" /* "lane
+                                                                                           %u!\n" */
+        ".visible .entry kernel(.param .u64 out)\n{ .reg .u32 %t, %r; .reg .u64 %o, %f, %b; .reg "
+        ".pred %p;\n"
+        ".local .align 8 .b8 values[8]; .param .b64 x; .param .b64 y; .param .b32 z;\n"
+        "BODY: mov.u32 %t, %tid.x; mov.u32 %r, 77; setp.eq.u32 %p, %t, 21; mov.u64 %b, values;\n"
+        "st.local.u32 [values], %t; cvta.local.u64 %b, %b; mov.u64 %f, format; cvta.global.u64 %f, "
+        "%f;\n"
+        "st.param.b64 [x], %f; st.param.b64 [y], %b; @%p call (z), vprintf, (x, y); @%p "
+        "ld.param.b32 %r, [z];\n"
+        "ld.param.u64 %o, [out]; mad.wide.u32 %o, %t, 4, %o; st.global.u32 [%o], %r; "
+        "ret;\nBODY_END: }\n";
+    uint32_t out[32];
+    char printed[64] = "";
+    FILE *file = tmpfile();
+    cr_assert_not_null(file);
+    fflush(stdout);
+    int saved = dup(1);
+    dup2(fileno(file), 1);
+    run_module(ptx, "vprintf", out, sizeof out);
+    fflush(stdout);
+    dup2(saved, 1);
+    close(saved);
+    rewind(file);
+    cr_assert_gt(fread(printed, 1, sizeof printed - 1, file), 0);
+    fclose(file);
+    cr_expect_str_eq(printed, "lane 21!\n");
+    for (int i = 0; i < 32; ++i)
+        cr_expect_eq(out[i], i == 21 ? 1u : 77u, "lane %d: got %u", i, out[i]);
+}
+
+static CUresult try_assertion(void)
+{
+    static const char ptx[] =
+        HEAD ".extern .func __assertfail(.param .b64 a, .param .b64 b, .param .b32 c, .param .b64 "
+             "d, .param .b64 e);\n"
+             ".global .b8 words[8] = {119, 104, 121, 0};\n" /* "why" */
+             ".visible .entry kernel(.param .u64 out)\n{ .reg .u64 %w;\n"
+             ".param .b64 a; .param .b64 b; .param .b32 c; .param .b64 d; .param .b64 e;\n"
+             "BODY: mov.u64 %w, words; cvta.global.u64 %w, %w; st.param.b64 [a], %w; st.param.b64 "
+             "[b], %w;\n"
+             "st.param.b32 [c], 5; st.param.b64 [d], %w; st.param.b64 [e], 1; call __assertfail, "
+             "(a, b, c, d, e);\n"
+             "BODY_END: ret; }\n";
+    device_open();
+    CUmodule module = device_load(ptx, "assert");
+    CUdeviceptr device_out = device_alloc(4);
+    void *arguments[] = {&device_out};
+    return device_try(module, "kernel", 1, 1, 0, arguments);
+}
+
+static CUresult try_trap(void)
+{
+    return kernel_try("trap", "trap;", 1, 32, NULL, 0, 4);
+}
+
+static CUresult try_brkpt(void)
+{
+    return kernel_try("brkpt", "brkpt;", 1, 32, NULL, 0, 4);
+}
+
+Test(isa_control, traps_and_failed_assertions_end_the_grid_with_an_error)
+{
+    static const struct {
+        const char *name;
+        CUresult (*attempt)(void);
+        CUresult wanted;
+    } ends[] = {{"trap", try_trap, CUDA_ERROR_LAUNCH_FAILED},
+                {"brkpt", try_brkpt, CUDA_ERROR_LAUNCH_FAILED},
+                {"__assertfail", try_assertion, CUDA_ERROR_ASSERT}};
+    for (int i = 0; i < 3; ++i) {
         pid_t child = fork(); /* the error stays with the process */
         if (child == 0) {
-            CUresult result = kernel_try(ends[i], ends[i], 1, 32, NULL, 0, 4);
-            if (result == CUDA_ERROR_LAUNCH_FAILED)
+            int is_right = ends[i].attempt() == ends[i].wanted;
+            if (is_right)
                 device_has_run();
-            _exit(result == CUDA_ERROR_LAUNCH_FAILED ? 0 : 1);
+            _exit(is_right ? 0 : 1);
         }
         int status;
-        cr_assert(waitpid(child, &status, 0) == child && status == 0, "%s ended with %d", ends[i],
-                  status);
+        cr_assert(waitpid(child, &status, 0) == child && status == 0, "%s ended with %d",
+                  ends[i].name, status);
     }
 }
