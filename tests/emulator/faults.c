@@ -302,8 +302,8 @@ Test(faults, threads_that_wait_for_each_other_in_vain_are_reported)
          {"cause       the warps disagree: barrier 0 wants lanes 0xffffffff of warp 1, which wait "
           "at "
           "barrier 1",
-          "warp 0  lanes 0xffffffff waits at barrier 0 (32 of 64 threads), line 12: A: bar.sync 0;",
-          "warp 1  lanes 0xffffffff waits at barrier 1 (32 of 64 threads), line 11: setp"}},
+          "warp 0  lanes 0xffffffff waits at barrier 0 (32 of 64 threads), line 13: A: bar.sync 0;",
+          "warp 1  lanes 0xffffffff waits at barrier 1 (32 of 64 threads), line 12: setp"}},
         {"a barrier for more threads than come",
          "setp.ge.u32 %p0, %thread, 32; @%p0 bra B; bar.sync 2, 64;\nB:",
          64,
