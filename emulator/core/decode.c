@@ -17,21 +17,24 @@ typedef struct word_row {
     int class;
     const char *spelling;
     int value;
+    const char *opcodes; /* that take the word; NULL: those that take its class */
 } word_row;
 
 static const word_row words[] = {
-#define FLAG(id, spelling)            {CLASS_FLAG, spelling, FLAG_BIT_##id},
-#define SPACE_WORD(spelling, space)   {CLASS_SPACE, spelling, space},
-#define VECTOR_WORD(spelling, n)      {CLASS_VECTOR, spelling, n},
-#define COMPARE(id, spelling)         {CLASS_COMPARE, spelling, COMPARE_##id},
-#define ACTION(id, spelling)          {CLASS_ACTION, spelling, ACTION_##id},
-#define MODE(id, spelling)            {CLASS_MODE, spelling, MODE_##id},
-#define SHAPE(id, spelling)           {CLASS_SHAPE, spelling, SHAPE_##id},
-#define COUNT_WORD(spelling, n)       {CLASS_COUNT, spelling, n},
-#define LAYOUT(spelling)              {CLASS_LAYOUT, spelling, 0},
-#define HINT(spelling)                {CLASS_HINT, spelling, 0},
-#define ORDER(spelling, order)        {CLASS_ORDER, spelling, order},
-#define TYPE(id, spelling, bits, cls) {CLASS_TYPE, spelling, TYPE_##id},
+#define FLAG(id, spelling)            {CLASS_FLAG, spelling, FLAG_BIT_##id, NULL},
+#define SPACE_WORD(spelling, space)   {CLASS_SPACE, spelling, space, NULL},
+#define ENTRY_SPACE(spelling)         {CLASS_ENTRY_SPACE, spelling, SPACE_PARAM, NULL},
+#define FUNC_SPACE(spelling)          {CLASS_FUNC_SPACE, spelling, SPACE_PARAM, NULL},
+#define VECTOR_WORD(spelling, n)      {CLASS_VECTOR, spelling, n, NULL},
+#define COMPARE(id, spelling)         {CLASS_COMPARE, spelling, COMPARE_##id, NULL},
+#define ACTION(id, spelling)          {CLASS_ACTION, spelling, ACTION_##id, NULL},
+#define MODE(id, spelling)            {CLASS_MODE, spelling, MODE_##id, NULL},
+#define SHAPE(id, spelling)           {CLASS_SHAPE, spelling, SHAPE_##id, NULL},
+#define COUNT_WORD(spelling, n)       {CLASS_COUNT, spelling, n, NULL},
+#define LAYOUT(spelling)              {CLASS_LAYOUT, spelling, 0, NULL},
+#define HINT(spelling, opcodes)       {CLASS_HINT, spelling, 0, opcodes},
+#define ORDER(spelling, opcodes, ord) {CLASS_ORDER, spelling, ord, opcodes},
+#define TYPE(id, spelling, bits, cls) {CLASS_TYPE, spelling, TYPE_##id, NULL},
 #include "modifiers.def"
 #include "ptx_types.def"
 #undef TYPE
@@ -87,9 +90,12 @@ static void take_word(decoder *d, const word_row *row)
         w->types[w->type_count++] = (ptx_type)row->value;
         break;
     case CLASS_SPACE:
-        if (!w->has_space) {
-            w->space = (ptx_space)row->value;
+    case CLASS_ENTRY_SPACE:
+    case CLASS_FUNC_SPACE:
+        if (w->has_space && (w->mode != MODE_ASYNC || w->second_space)) {
+            decode_unknown(d);
         }
+        *(w->has_space ? &w->second_space : &w->space) = (ptx_space)row->value;
         w->has_space = true;
         break;
     case CLASS_VECTOR:
@@ -129,6 +135,23 @@ static void take_word(decoder *d, const word_row *row)
     }
 }
 
+static bool takes_word(const opcode_row *opcode, const word_row *word)
+{
+    if (word->class == CLASS_FLAG) {
+        return opcode->flags >> word->value & 1;
+    }
+    if (!word->opcodes) {
+        return opcode->classes & word->class;
+    }
+    size_t length = strlen(opcode->name);
+    for (const char *at = word->opcodes; length && (at = strstr(at, opcode->name)); at += length) {
+        if ((at == word->opcodes || at[-1] == ' ') && (at[length] == ' ' || at[length] == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void read_words(decoder *d, const opcode_row *opcode)
 {
     d->words = (decode_words){
@@ -138,9 +161,7 @@ static void read_words(decoder *d, const opcode_row *opcode)
         const word_row *found = NULL;
         for (size_t j = 0; j < sizeof words / sizeof words[0] && !found; j++) {
             const word_row *row = &words[j];
-            bool allowed = row->class == CLASS_FLAG ? opcode->flags >> row->value & 1
-                                                    : (opcode->classes & row->class) != 0;
-            if (allowed && strcmp(row->spelling, spelling) == 0) {
+            if (strcmp(row->spelling, spelling) == 0 && takes_word(opcode, row)) {
                 found = row;
             }
         }

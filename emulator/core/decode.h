@@ -33,8 +33,10 @@ enum {
     CLASS_SHAPE = 1 << 7,
     CLASS_COUNT = 1 << 8,
     CLASS_LAYOUT = 1 << 9,
-    CLASS_HINT = 1 << 10,
-    CLASS_ORDER = 1 << 11,
+    CLASS_ENTRY_SPACE = 1 << 10,
+    CLASS_FUNC_SPACE = 1 << 11,
+    CLASS_HINT = 1 << 12, /* hints and orders name their opcodes */
+    CLASS_ORDER = 1 << 13,
 };
 
 /* The words after the opcode, sorted by class. Empty classes are 0 (-1 where 0 is a value). */
@@ -42,7 +44,7 @@ typedef struct decode_words {
     uint64_t flags;
     ptx_type types[4];
     int type_count;
-    ptx_space space;
+    ptx_space space, second_space;
     bool has_space;
     int vector;                       /* 1 when not written */
     int compare, action, mode, shape; /* exec.h: COMPARE_*, ACTION_*, MODE_*, SHAPE_*; -1 none */
@@ -169,7 +171,8 @@ decode_function decode_alu, decode_cvt, decode_mov, decode_setp, decode_set, dec
     decode_carry, decode_cvta, decode_isspacep, decode_predicate_logic, decode_logic, decode_testp,
     decode_fns, decode_prmt;
 decode_function decode_ld, decode_st, decode_atom, decode_red, decode_cp_async, decode_ldmatrix,
-    decode_stmatrix, decode_movmatrix, decode_fence, decode_nop, decode_createpolicy;
+    decode_stmatrix, decode_movmatrix, decode_fence, decode_nop, decode_createpolicy,
+    decode_prefetch, decode_nanosleep;
 /* The plain load that begins a compare-and-swap loop races with nothing: the swap checks it. */
 void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,

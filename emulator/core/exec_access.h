@@ -253,8 +253,9 @@ static inline u32 pick_space(const lane_addresses *a, ptx_space space, u32 mask,
     if (picked) {
         int first = __builtin_ctz(picked);
         u64 window = space == SPACE_GLOBAL ? 0 : a->at[first] >> 48 << 48;
+        u64 other = a->at[first]; /* `out` may be `a` */
         for (int i = 0; i < IR_LANES; i++) {
-            out->at[i] = a->at[picked >> i & 1 ? i : first] - window;
+            out->at[i] = (picked >> i & 1 ? a->at[i] : other) - window;
         }
         summarise(out);
     }
