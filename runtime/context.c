@@ -214,6 +214,7 @@ mmlp_status mmlp_context_properties(const mmlp_context *context, mmlp_device_pro
     filled.shared_per_block = context->shared_per_block_optin;
     filled.memory_bytes = memory;
     filled.driver_version = d->version;
+    filled.driver_path = d->path;
     return struct_fill(properties, &filled, sizeof filled, "mmlp_device_properties");
 }
 

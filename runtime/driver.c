@@ -38,7 +38,8 @@ static char *own_folder(void)
 /* Opens the emulator from where it is built or installed; `*path` names it. */
 static mmlp_status open_emulator(void **library, char **path)
 {
-    static const char *const places[] = {"megamlp/", "../emulator/", ""};
+    /* Beside the library, installed and built; beside a program that holds the library. */
+    static const char *const places[] = {"megamlp/", "../emulator/", MMLP_INSTALLED_EMULATOR, ""};
     mmlp_status status = MMLP_OK;
     char *folder = own_folder();
     text candidate = TEXT_INIT, tried = TEXT_INIT;

@@ -8,47 +8,77 @@
 #include "tool.h"
 
 typedef struct options {
-    const char *what, *spec, *arch;
+    const char *what;
+    bench_counters_options counters; /* its spec and arch are jit's too */
 } options;
 
-enum { KEY_ARCH = 256 };
+enum { KEY_ARCH = 256, KEY_TOKENS, KEY_JSON };
 
 static const struct argp_option option_table[] = {
-    {"arch", KEY_ARCH, "ARCH", 0, "jit: the architecture to compile for (sm_80)", 0},
+    {"arch", KEY_ARCH, "ARCH", 0,
+     "jit, counters: the GPU architecture (sm_80; for counters $MMLP_EMULATOR_DEVICE if that is "
+     "set)",
+     0},
+    {"tokens", KEY_TOKENS, "N", 0, "counters: the tokens of the step", 0},
+    {"json", KEY_JSON, 0, 0, "counters: print JSON, with every counter by its name", 0},
     {0},
 };
 
 static const char documentation[] =
-    "Measures MegaMLP itself; every number is the median of 5 runs.\v"
-    "jit SPEC.lua   from a spec to the loaded kernels of a training step, each run\n"
-    "               in a fresh process: spec to cubins, load with an empty cache,\n"
-    "               load from the disk cache\n"
-    "emulator       matrix products of fixed PTX on the emulator, one host thread,\n"
-    "               with its checks on: GFLOP/s and warp instructions per second\n\n"
+    "Measures MegaMLP itself; every time is the median of 5 runs.\v"
+    "jit SPEC.lua       from a spec to the loaded kernels of a training step, each\n"
+    "                   run in a fresh process: spec to cubins, load with an empty\n"
+    "                   cache, load from the disk cache\n"
+    "counters SPEC.lua  what each kernel of a training step does, counted by the\n"
+    "                   emulator, beside the plan's ideal: instructions, FLOP,\n"
+    "                   bytes, sectors, bank conflicts, barriers; and what ptxas\n"
+    "                   makes of it: registers, spills, blocks per multiprocessor.\n"
+    "                   docs/emulator.md says what is counted\n"
+    "emulator           matrix products of fixed PTX on the emulator, one host\n"
+    "                   thread, with its checks on: GFLOP/s, and how much slower\n"
+    "                   counted, race-checked and exact products are\n\n"
+    "  megamlp-bench counters specs/llama3_8b.lua --arch sm_80 --tokens 128\n\n"
     "Exit codes: 0 ok, 2 usage, 3 a bad spec, 4 a device or compile error.";
+
+static void check_options(const options *o, struct argp_state *state)
+{
+    const bench_counters_options *c = &o->counters;
+    if (!o->what)
+        argp_error(state, "needs one of: jit, counters, emulator");
+    int counters = strcmp(o->what, "counters") == 0, jit = strcmp(o->what, "jit") == 0;
+    if (!counters && !jit && strcmp(o->what, "emulator") != 0)
+        argp_error(state, "'%s': is not one of jit, counters, emulator", o->what);
+    if ((counters || jit) && !c->spec)
+        argp_error(state, "%s needs a SPEC.lua", o->what);
+    if (counters && c->tokens == 0)
+        argp_error(state, "counters needs --tokens N");
+    if (!counters && (c->tokens > 0 || c->json))
+        argp_error(state, "--tokens and --json go with counters");
+}
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     options *o = state->input;
     switch (key) {
     case KEY_ARCH:
-        o->arch = argument;
+        o->counters.arch = argument;
+        break;
+    case KEY_TOKENS:
+        o->counters.tokens = (int64_t)tool_parse_number(argument, 1, INT32_MAX, "--tokens", state);
+        break;
+    case KEY_JSON:
+        o->counters.json = 1;
         break;
     case ARGP_KEY_ARG:
         if (state->arg_num == 0)
             o->what = argument;
         else if (state->arg_num == 1)
-            o->spec = argument;
+            o->counters.spec = argument;
         else
             argp_error(state, "'%s': too many arguments", argument);
         break;
     case ARGP_KEY_END:
-        if (!o->what)
-            argp_error(state, "needs one of: jit, emulator");
-        if (strcmp(o->what, "jit") == 0 && !o->spec)
-            argp_error(state, "jit needs a SPEC.lua");
-        if (strcmp(o->what, "jit") != 0 && strcmp(o->what, "emulator") != 0)
-            argp_error(state, "'%s': is not one of jit, emulator", o->what);
+        check_options(o, state);
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -70,12 +100,15 @@ double bench_median(double runs[BENCH_RUNS])
 
 int main(int argc, char **argv)
 {
-    options o = {.arch = "sm_80"};
-    const struct argp parser = {option_table,  parse_option, "jit SPEC.lua\nemulator",
-                                documentation, NULL,         tool_help_filter,
-                                NULL};
+    options o = {.what = NULL};
+    const struct argp parser = {
+        option_table,  parse_option, "jit SPEC.lua\ncounters SPEC.lua\nemulator",
+        documentation, NULL,         tool_help_filter,
+        NULL};
     tool_check_output_at_exit();
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);
-    return strcmp(o.what, "jit") == 0 ? bench_jit(o.spec, o.arch) : bench_emulator();
+    if (strcmp(o.what, "jit") == 0)
+        return bench_jit(o.counters.spec, o.counters.arch ? o.counters.arch : "sm_80");
+    return strcmp(o.what, "counters") == 0 ? bench_counters(&o.counters) : bench_emulator();
 }

@@ -4,6 +4,7 @@
  */
 #include <cuda.h>
 #include <dlfcn.h>
+#include <driver/cu_emulator.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,8 @@
     X(set_words, "cuMemsetD32_v2", (CUdeviceptr, unsigned, size_t))                                \
     X(launch, "cuLaunchKernel",                                                                    \
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, \
-       void **, void **))
+       void **, void **))                                                                          \
+    X(count, "cuEmulatorCount", (emu_counted *, void *))
 
 typedef struct driver {
     void *library;
@@ -47,21 +49,29 @@ typedef struct product {
     size_t element_bytes;         /* of A and B */
     unsigned one;                 /* a word of ones: two bf16, or an fp32 */
     const char *variable, *value; /* of the environment, for this row; NULL: as it is */
+    int counted;                  /* while the emulator counts */
+    int compared;                 /* with the row before that is not */
 } product;
 
-#define BF16_PRODUCT(label, variable, value)                                                       \
+#define BF16_PRODUCT(label, ...)                                                                   \
     {                                                                                              \
         label, "bench/gemm_bf16.ptx", "gemm_bf16", 1024, 128, 256, 256, 98304, 2, 0x3f803f80,      \
-            variable, value                                                                        \
+            __VA_ARGS__                                                                            \
+    }
+#define FP32_PRODUCT(label, ...)                                                                   \
+    {                                                                                              \
+        label, "bench/gemm_fp32.ptx", "gemm_fp32", 1024, 128, 128, 256, 0, 4, 0x3f800000,          \
+            __VA_ARGS__                                                                            \
     }
 
 static const product products[] = {
-    BF16_PRODUCT("bf16 mma.sync 1024^3", NULL, NULL),
-    BF16_PRODUCT("  races checked", "MMLP_EMULATOR_CHECK", "race"),
-    BF16_PRODUCT("  exact:a100", "MMLP_EMULATOR_NUMERICS", "exact:a100"),
-    BF16_PRODUCT("  exact:h100", "MMLP_EMULATOR_NUMERICS", "exact:h100"),
-    {"fp32 FMA 1024^3", "bench/gemm_fp32.ptx", "gemm_fp32", 1024, 128, 128, 256, 0, 4, 0x3f800000,
-     NULL, NULL},
+    BF16_PRODUCT("bf16 mma.sync 1024^3", NULL, NULL, 0, 0),
+    BF16_PRODUCT("  counted", NULL, NULL, 1, 1),
+    BF16_PRODUCT("  races checked", "MMLP_EMULATOR_CHECK", "race", 0, 1),
+    BF16_PRODUCT("  exact:a100", "MMLP_EMULATOR_NUMERICS", "exact:a100", 0, 1),
+    BF16_PRODUCT("  exact:h100", "MMLP_EMULATOR_NUMERICS", "exact:h100", 0, 1),
+    FP32_PRODUCT("fp32 FMA 1024^3", NULL, NULL, 0, 0),
+    FP32_PRODUCT("  counted", NULL, NULL, 1, 1),
 };
 
 static const char *text_of(const char *name)
@@ -72,9 +82,7 @@ static const char *text_of(const char *name)
     return text->text;
 }
 
-/* The emulator beside this program's folder: ../emulator in a build, ../lib*(/ARCH)/megamlp when
- * installed. */
-static void *open_emulator(void)
+void *bench_open_emulator(void)
 {
     static const char *const places[] = {"../emulator/libcuda.so.1", MMLP_INSTALLED_EMULATOR};
     char own[PATH_MAX];
@@ -97,7 +105,7 @@ static void *open_emulator(void)
 
 static int open_driver(driver *d)
 {
-    d->library = open_emulator();
+    d->library = bench_open_emulator();
     if (!d->library)
         return tool_fail(EXIT_DEVICE, "the emulator is not beside this program: %s", dlerror());
 #define DRIVER_FIND(member, symbol, parameters)                                                    \
@@ -118,6 +126,13 @@ static int open_driver(driver *d)
         }                                                                                          \
     } while (0)
 
+static void ignore_counters(void *user, const char *kernel, const emu_counters *counters)
+{
+    (void)user;
+    (void)kernel;
+    (void)counters;
+}
+
 /* The milliseconds of BENCH_RUNS launches. */
 static int run_product(double runs[BENCH_RUNS], const driver *d, const product *p)
 {
@@ -128,6 +143,8 @@ static int run_product(double runs[BENCH_RUNS], const driver *d, const product *
     size_t elements = (size_t)p->n * p->n;
     unsigned m = p->n, n = p->n, k = p->n;
 
+    if (p->counted)
+        CHECK(d->count(ignore_counters, NULL));
     CHECK(d->load(&module, text_of(p->ptx)));
     CHECK(d->get_function(&function, module, p->entry));
     if (p->shared_bytes > 0)
@@ -159,12 +176,11 @@ cleanup:
     return code;
 }
 
-/* Opens the device, runs the product and prints its row. */
-static int measure(const product *p)
+/* Opens the device and runs the product. */
+static int measure(double runs[BENCH_RUNS], const product *p)
 {
     driver d = {0};
     CUcontext context;
-    double runs[BENCH_RUNS], n = p->n;
     if (p->variable)
         setenv(p->variable, p->value, 1);
     int code = open_driver(&d);
@@ -174,11 +190,6 @@ static int measure(const product *p)
         d.set_current(context) != CUDA_SUCCESS)
         return tool_fail(EXIT_DEVICE, "the emulator gave no device");
     code = run_product(runs, &d, p);
-    if (code == 0) {
-        double median = bench_median(runs);
-        printf("%-24s %10.1f %10.1f %10.1f %10.1f\n", p->label, median, runs[0],
-               runs[BENCH_RUNS - 1], 2 * n * n * n / median * 1e-6);
-    }
     d.set_current(NULL);
     d.release(0);
     dlclose(d.library);
@@ -186,19 +197,46 @@ static int measure(const product *p)
 }
 
 /* In a process of its own: the emulator reads its environment once. */
-static int measure_apart(const product *p)
+static int measure_apart(double runs[BENCH_RUNS], const product *p)
 {
-    int status;
+    int ends[2], status = 0;
+    const size_t bytes = BENCH_RUNS * sizeof runs[0];
+    if (pipe(ends) != 0)
+        return tool_fail(EXIT_DEVICE, "%s: no pipe to the process that measures it", p->label);
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
-        int code = measure(p);
-        fflush(stdout);
+        int code = measure(runs, p);
+        if (code == 0 && write(ends[1], runs, bytes) != (ssize_t)bytes)
+            code = EXIT_DEVICE;
         _exit(code);
     }
-    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status))
+    close(ends[1]);
+    ssize_t received = child > 0 ? read(ends[0], runs, bytes) : -1;
+    close(ends[0]);
+    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status) ||
+        (WEXITSTATUS(status) == 0 && received != (ssize_t)bytes))
         return tool_fail(EXIT_DEVICE, "%s: no process could measure it", p->label);
     return WEXITSTATUS(status);
+}
+
+/* Measures the product and prints its row; *plain is the median that later rows are compared with.
+ */
+static int print_row(double *plain, const product *p)
+{
+    double runs[BENCH_RUNS], n = p->n;
+    int code = measure_apart(runs, p);
+    if (code != 0)
+        return code;
+    double median = bench_median(runs);
+    printf("%-24s %10.1f %10.1f %10.1f %10.1f", p->label, median, runs[0], runs[BENCH_RUNS - 1],
+           2 * n * n * n / median * 1e-6);
+    if (p->compared)
+        printf(" %10.2f", median / *plain);
+    else
+        *plain = median;
+    putchar('\n');
+    return 0;
 }
 
 int bench_emulator(void)
@@ -207,9 +245,11 @@ int bench_emulator(void)
     const char *isa = getenv("MMLP_EMULATOR_ISA");
     printf("host threads %s, host instructions %s\n", getenv("MMLP_EMULATOR_THREADS"),
            isa && isa[0] ? isa : "the best here");
-    printf("%-24s %10s %10s %10s %10s\n", "product", "median ms", "least", "most", "GFLOP/s");
+    printf("%-24s %10s %10s %10s %10s %10s\n", "product", "median ms", "least", "most", "GFLOP/s",
+           "x plain");
     int code = 0;
+    double plain = 0;
     for (size_t i = 0; code == 0 && i < sizeof products / sizeof products[0]; ++i)
-        code = measure_apart(&products[i]);
+        code = print_row(&plain, &products[i]);
     return code;
 }

@@ -3,8 +3,6 @@
  * or on random ones, by the public interface alone.
  */
 #include <argp.h>
-#include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,19 +73,6 @@ static const char documentation[] =
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 a bad spec or file, 4 a device or compile "
     "error.";
 
-/* A whole number in [least, most], or a usage error. */
-static uint64_t parse_number(const char *text, uint64_t least, uint64_t most, const char *option,
-                             struct argp_state *state)
-{
-    char *end;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end || errno || value < least || value > most)
-        argp_error(state, "%s %s: is not a whole number from %" PRIu64 " to %" PRIu64, option, text,
-                   least, most);
-    return value;
-}
-
 static void check_options(const options *o, struct argp_state *state)
 {
     if (!o->spec)
@@ -121,21 +106,21 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         o->check = 1;
         break;
     case KEY_CHECK_TOKENS:
-        o->check_tokens = (int64_t)parse_number(argument, 1, 1 << 20, "--check-tokens", state);
+        o->check_tokens = (int64_t)tool_parse_number(argument, 1, 1 << 20, "--check-tokens", state);
         break;
     case 'o':
         o->out = argument;
         break;
     case KEY_RANDOM:
         o->random = 1;
-        o->seed = parse_number(argument, 0, UINT32_MAX, "--random", state);
+        o->seed = tool_parse_number(argument, 0, UINT32_MAX, "--random", state);
         break;
     case KEY_TOKENS:
-        o->tokens = (int64_t)parse_number(argument, 0, INT32_MAX, "--tokens", state);
+        o->tokens = (int64_t)tool_parse_number(argument, 0, INT32_MAX, "--tokens", state);
         break;
     case KEY_MICROBATCHES:
         o->microbatches =
-            (int)parse_number(argument, 1, RUN_MAX_MICROBATCHES, "--microbatches", state);
+            (int)tool_parse_number(argument, 1, RUN_MAX_MICROBATCHES, "--microbatches", state);
         break;
     case ARGP_KEY_ARG:
         if (state->arg_num == 0)

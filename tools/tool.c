@@ -3,10 +3,12 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -91,6 +93,18 @@ char *tool_help_filter(int key, const char *text, void *input)
         print_variable(out, variable);
     fclose(out);
     return table;
+}
+
+uint64_t tool_parse_number(const char *text, uint64_t least, uint64_t most, const char *option,
+                           struct argp_state *state)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || errno || value < least || value > most)
+        argp_error(state, "%s %s: is not a whole number from %" PRIu64 " to %" PRIu64, option, text,
+                   least, most);
+    return value;
 }
 
 double tool_milliseconds(void)
@@ -208,10 +222,11 @@ static char *beside_this_program(const char *name)
 }
 
 /* Runs the program and returns its exit code, 127 when it could not be started. */
-static int run_program(char *const arguments[])
+static int run_program(char *const arguments[], int output)
 {
     pid_t child = fork();
     if (child == 0) {
+        dup2(output, STDOUT_FILENO);
         execv(arguments[0], arguments);
         _exit(127);
     }
@@ -241,7 +256,7 @@ void tool_remove_folder(char *folder)
 {
     char *arguments[] = {"/bin/rm", "-rf", "--", folder, NULL};
     if (folder)
-        run_program(arguments);
+        run_program(arguments, STDOUT_FILENO);
     free(folder);
 }
 
@@ -263,7 +278,7 @@ int tool_generate(char **bundle, const char *spec, const char *arch, const char 
         arguments[6] = "--arch";
         arguments[7] = (char *)arch;
     }
-    int code = run_program(arguments);
+    int code = run_program(arguments, STDOUT_FILENO);
     if (code == 127)
         code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it makes the bundle of a .lua spec",
                          generator);
@@ -272,6 +287,41 @@ int tool_generate(char **bundle, const char *spec, const char *arch, const char 
         free(*bundle);
         *bundle = NULL;
     }
+    return code;
+}
+
+/* The text of a file from its start (malloc), or NULL. */
+static char *read_whole(int file)
+{
+    off_t bytes = lseek(file, 0, SEEK_END);
+    char *text = bytes < 0 ? NULL : calloc((size_t)bytes + 1, 1);
+    if (text && pread(file, text, (size_t)bytes, 0) != bytes) {
+        free(text);
+        text = NULL;
+    }
+    return text;
+}
+
+int tool_check_kernels(char **report, const char *spec, const char *arch)
+{
+    *report = NULL;
+    char *generator = beside_this_program("megamlp-gen");
+    int output = memfd_create("check", MFD_CLOEXEC);
+    if (!generator || output < 0) {
+        free(generator);
+        return tool_fail(EXIT_DEVICE, "out of memory");
+    }
+    char *arguments[] = {generator, "check", (char *)spec, "--arch", (char *)arch, NULL};
+    int code = run_program(arguments, output);
+    if (code == 127)
+        code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it compiles the kernels of a spec",
+                         generator);
+    if (code == EXIT_CHECK_FAILED) /* the kernels are bad, and that is what is asked */
+        code = 0;
+    if (code == 0 && !(*report = read_whole(output)))
+        code = tool_fail(EXIT_DEVICE, "%s: its report cannot be read", generator);
+    close(output);
+    free(generator);
     return code;
 }
 

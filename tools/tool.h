@@ -26,6 +26,10 @@ void tool_check_output_at_exit(void);
 void tool_log(void *user, const char *line);
 /* argp.help_filter: --help ends with the environment variables, from the library's own table. */
 char *tool_help_filter(int key, const char *text, void *input);
+/* The whole number in [least, most] that `option` was given, or a usage error. */
+struct argp_state;
+uint64_t tool_parse_number(const char *text, uint64_t least, uint64_t most, const char *option,
+                           struct argp_state *state);
 /* Milliseconds of a clock that only goes forward. */
 double tool_milliseconds(void);
 
@@ -52,5 +56,8 @@ void tool_remove_folder(char *folder);
  * *bundle; with `arch` its cubins for that architecture too. Returns 0, or the exit code after
  * printing why. */
 int tool_generate(char **bundle, const char *spec, const char *arch, const char *folder);
+/* What the megamlp-gen beside this program says of the kernels of SPEC.lua as ptxas compiles them
+ * (malloc): the lines of its `check`. Returns 0, or the exit code after printing why. */
+int tool_check_kernels(char **report, const char *spec, const char *arch);
 
 #endif

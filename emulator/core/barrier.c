@@ -58,6 +58,9 @@ static void complete(exec_block *block, int id)
     if (block->race) {
         race_complete(block, b);
     }
+    if (block->counts) {
+        block->counts->barriers++;
+    }
     for (int i = 0; i < block->warp_count; i++) {
         emu_warp *w = &block->warps[i];
         if (!b->waiting[i]) {
@@ -136,9 +139,7 @@ void barrier_arrive(emu_warp *w, const emu_instr *in, uint32_t mask)
         return;
     }
     if (mask != w->mask) {
-        /* lanes that the guard keeps out go on alone; the others come here again */
-        uint32_t targets[2] = {w->pc - 1, w->pc}, groups[2] = {mask, w->mask & ~mask};
-        warp_scatter(w, targets, groups, 2);
+        warp_retry(w, mask);
         return;
     }
     if (!uniform(w, in, mask, 1, "number", &id) || !uniform(w, in, mask, 2, "count", &count) ||

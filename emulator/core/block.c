@@ -93,10 +93,18 @@ static void start_warp(exec_block *block, int index)
     fill_registers(w);
 }
 
-void block_start(exec_block *block, const exec_grid *grid, uint64_t turn)
+/* Zeros, which count as written: cooperative groups find their barriers so. */
+static void start_reserved_shared(exec_block *block)
+{
+    size_t first = block->grid->reserved_shared;
+    memset(block->shared + first, 0, IR_RESERVED_SHARED_USED);
+    memset(&block->shared_known[first / 64], 0xff,
+           (IR_RESERVED_SHARED_USED + 63) / 64 * sizeof *block->shared_known);
+}
+
+void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64_t linear)
 {
     const ir_kernel *kernel = grid->kernel;
-    uint64_t linear = schedule_block(&grid->schedule, turn, grid->blocks);
     block->grid = grid;
     block->linear = linear;
     block->turn = turn;
@@ -106,26 +114,36 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn)
     block->index[2] = (unsigned)(linear / grid->grid[0] / grid->grid[1]);
     block->random = schedule_mix(grid->schedule.seed ^ schedule_mix(linear));
     block->warp_count = (int)((grid->threads_per_block + 31) / 32);
-    block->shared_bytes = grid->shared_bytes;
+    block->shared_bytes = kernel->knows_reserved_shared
+                              ? grid->reserved_shared + IR_RESERVED_SHARED_USED
+                              : grid->shared_bytes;
     block->registers_memory = reserve(block->registers_memory, &block->registers_capacity,
                                       (size_t)block->warp_count * kernel->register_bytes, 64);
     block->local_memory = reserve(block->local_memory, &block->local_capacity,
                                   (size_t)block->warp_count * IR_LANES * kernel->local_bytes, 64);
-    size_t marks = grid->shared_bytes / 64 + 2;
-    if (grid->shared_bytes + 64 > block->shared_capacity || !block->shared) {
+    size_t marks = block->shared_bytes / 64 + 2;
+    if (block->shared_bytes + 64 > block->shared_capacity || !block->shared) {
         block->shared =
-            reserve(block->shared, &block->shared_capacity, grid->shared_bytes + 64, 1024);
+            reserve(block->shared, &block->shared_capacity, block->shared_bytes + 64, 1024);
         free(block->shared_known);
         block->shared_known =
             pool_require(calloc(block->shared_capacity / 64 + 2, sizeof *block->shared_known));
     }
     memset(block->shared_known, 0, marks * sizeof *block->shared_known);
+    if (kernel->knows_reserved_shared) {
+        start_reserved_shared(block);
+    }
     memset(block->barriers, 0, sizeof block->barriers);
     block->mbarrier_count = 0;
     block->bulk_count = 0;
     block->phases = 0;
     block->gave_up_at = 0;
-    block->shared_limit = grid->race ? 0 : block->shared_bytes;
+    block->shared_limit = grid->race || grid->tally ? 0 : block->shared_bytes;
+    block->counts = NULL;
+    if (grid->tally) {
+        block->counts = &block->counts_memory;
+        count_begin(block->counts, kernel);
+    }
     if (grid->race) {
         race_block_start(block);
     }
@@ -205,6 +223,7 @@ void block_release(exec_block *block)
     free(block->mbarriers);
     free(block->bulk);
     race_block_free(block->race);
+    count_free(&block->counts_memory);
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
         free(block->warps[i].copies);
         free(block->warps[i].sources);

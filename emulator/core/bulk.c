@@ -49,6 +49,25 @@ void bulk_mark_written(memory_arena *arena, uint64_t first, uint64_t bytes)
     }
 }
 
+/* One request, whatever its size; shared memory serves 128 bytes at a time. */
+static void count_range(exec_block *block, uint64_t first, uint64_t bytes, uint32_t access)
+{
+    memory_tally *tally = block->grid->tally;
+    uint64_t offset = first - (uint64_t)(uintptr_t)block->grid->memory->base;
+    block->counts->global_requests++;
+    block->counts->global_sectors += (first + bytes + 31) / 32 - first / 32;
+    block->counts->shared_wavefronts += (bytes + 127) / 128;
+    for (uint64_t at = offset / 64 * 64; at < offset + bytes; at += 64) {
+        uint64_t bits = word_bits(at, offset, offset + bytes);
+        if (access & ACCESS_READ) {
+            tally_mark(tally, TALLY_READ, at, bits);
+        }
+        if (access & ACCESS_WRITE) {
+            tally_mark(tally, TALLY_WRITTEN, at, bits);
+        }
+    }
+}
+
 /* In one allocation and, if it is read, written. */
 bool bulk_check_global(emu_warp *w, const emu_instr *in, const bulk_copy *c, uint64_t first,
                        uint64_t bytes)
@@ -71,6 +90,9 @@ bool bulk_check_global(emu_warp *w, const emu_instr *in, const bulk_copy *c, uin
         }
     }
     uint32_t access = (reads ? ACCESS_READ : 0) | (c->stores ? ACCESS_WRITE : 0);
+    if (w->block->counts) {
+        count_range(w->block, first, bytes, access);
+    }
     return !w->block->race || race_bulk(w, in, SPACE_GLOBAL, access, first, bytes);
 }
 

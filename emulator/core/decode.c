@@ -17,21 +17,25 @@ typedef struct word_row {
     int class;
     const char *spelling;
     int value;
+    const char *opcodes; /* that take the word; NULL: those that take its class */
 } word_row;
 
 static const word_row words[] = {
-#define FLAG(id, spelling)            {CLASS_FLAG, spelling, FLAG_BIT_##id},
-#define SPACE_WORD(spelling, space)   {CLASS_SPACE, spelling, space},
-#define VECTOR_WORD(spelling, n)      {CLASS_VECTOR, spelling, n},
-#define COMPARE(id, spelling)         {CLASS_COMPARE, spelling, COMPARE_##id},
-#define ACTION(id, spelling)          {CLASS_ACTION, spelling, ACTION_##id},
-#define MODE(id, spelling)            {CLASS_MODE, spelling, MODE_##id},
-#define SHAPE(id, spelling)           {CLASS_SHAPE, spelling, SHAPE_##id},
-#define COUNT_WORD(spelling, n)       {CLASS_COUNT, spelling, n},
-#define LAYOUT(spelling)              {CLASS_LAYOUT, spelling, 0},
-#define HINT(spelling)                {CLASS_HINT, spelling, 0},
-#define ORDER(spelling, order)        {CLASS_ORDER, spelling, order},
-#define TYPE(id, spelling, bits, cls) {CLASS_TYPE, spelling, TYPE_##id},
+#define FLAG(id, spelling)            {CLASS_FLAG, spelling, FLAG_BIT_##id, NULL},
+#define SPACE_WORD(spelling, space)   {CLASS_SPACE, spelling, space, NULL},
+#define ENTRY_SPACE(spelling)         {CLASS_ENTRY_SPACE, spelling, SPACE_PARAM, NULL},
+#define CLUSTER_SPACE(spelling)       {CLASS_CLUSTER_SPACE, spelling, SPACE_SHARED, NULL},
+#define FUNC_SPACE(spelling)          {CLASS_FUNC_SPACE, spelling, SPACE_PARAM, NULL},
+#define VECTOR_WORD(spelling, n)      {CLASS_VECTOR, spelling, n, NULL},
+#define COMPARE(id, spelling)         {CLASS_COMPARE, spelling, COMPARE_##id, NULL},
+#define ACTION(id, spelling)          {CLASS_ACTION, spelling, ACTION_##id, NULL},
+#define MODE(id, spelling)            {CLASS_MODE, spelling, MODE_##id, NULL},
+#define SHAPE(id, spelling)           {CLASS_SHAPE, spelling, SHAPE_##id, NULL},
+#define COUNT_WORD(spelling, n)       {CLASS_COUNT, spelling, n, NULL},
+#define LAYOUT(spelling)              {CLASS_LAYOUT, spelling, 0, NULL},
+#define HINT(spelling, opcodes)       {CLASS_HINT, spelling, 0, opcodes},
+#define ORDER(spelling, opcodes, ord) {CLASS_ORDER, spelling, ord, opcodes},
+#define TYPE(id, spelling, bits, cls) {CLASS_TYPE, spelling, TYPE_##id, NULL},
 #include "modifiers.def"
 #include "ptx_types.def"
 #undef TYPE
@@ -87,11 +91,13 @@ static void take_word(decoder *d, const word_row *row)
         w->types[w->type_count++] = (ptx_type)row->value;
         break;
     case CLASS_SPACE:
-        if (!w->has_space) {
-            w->space = (ptx_space)row->value;
-        } else {
-            w->second_space = (ptx_space)row->value;
+    case CLASS_ENTRY_SPACE:
+    case CLASS_CLUSTER_SPACE:
+    case CLASS_FUNC_SPACE:
+        if (w->has_space && (w->mode != MODE_ASYNC || w->second_space)) {
+            decode_unknown(d);
         }
+        *(w->has_space ? &w->second_space : &w->space) = (ptx_space)row->value;
         w->has_space = true;
         break;
     case CLASS_VECTOR:
@@ -131,6 +137,23 @@ static void take_word(decoder *d, const word_row *row)
     }
 }
 
+static bool takes_word(const opcode_row *opcode, const word_row *word)
+{
+    if (word->class == CLASS_FLAG) {
+        return opcode->flags >> word->value & 1;
+    }
+    if (!word->opcodes) {
+        return opcode->classes & word->class;
+    }
+    size_t length = strlen(opcode->name);
+    for (const char *at = word->opcodes; length && (at = strstr(at, opcode->name)); at += length) {
+        if ((at == word->opcodes || at[-1] == ' ') && (at[length] == ' ' || at[length] == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void read_words(decoder *d, const opcode_row *opcode)
 {
     d->words = (decode_words){
@@ -140,9 +163,7 @@ static void read_words(decoder *d, const opcode_row *opcode)
         const word_row *found = NULL;
         for (size_t j = 0; j < sizeof words / sizeof words[0] && !found; j++) {
             const word_row *row = &words[j];
-            bool allowed = row->class == CLASS_FLAG ? opcode->flags >> row->value & 1
-                                                    : (opcode->classes & row->class) != 0;
-            if (allowed && strcmp(row->spelling, spelling) == 0) {
+            if (strcmp(row->spelling, spelling) == 0 && takes_word(opcode, row)) {
                 found = row;
             }
         }
@@ -152,6 +173,26 @@ static void read_words(decoder *d, const opcode_row *opcode)
         }
         take_word(d, found);
     }
+}
+
+/* ---- appending instructions ---- */
+
+/* One that prepares or finishes what the statement's own instruction does. */
+static decode_instr *emit_part(decoder *d, ir_op op)
+{
+    if (d->count >= 4u << 20) {
+        decode_fail(d,
+                    "the kernel has more than 4 million instructions once its calls are inlined");
+    }
+    POOL_GROW(d->code, d->count, d->capacity);
+    decode_instr *in = &d->code[d->count++];
+    *in = (decode_instr){.op = op, .falls_through = true};
+    in->in.line = d->statement ? d->statement->line : 0;
+    in->in.guard = d->guard;
+    in->in.guard_flip = d->guard_negated ? FULL_MASK : 0;
+    in->has_guard = d->guard != DECODE_ALL;
+    in->is_part = true;
+    return in;
 }
 
 /* ---- registers and constants ---- */
@@ -212,7 +253,7 @@ static uint32_t dynamic_special(decoder *d, const char *name)
     static const char *const wide[] = {"%clock64", "%globaltimer"};
     for (unsigned i = 0; i < 6; i++) {
         if (strcmp(name, i < 4 ? narrow[i] : wide[i - 4]) == 0) {
-            decode_instr *in = decode_emit(d, IR_clock);
+            decode_instr *in = emit_part(d, IR_clock);
             uint32_t result = decode_register_new(d, i < 4 ? 4 : 8);
             decode_add_def(in, result);
             in->in.aux = i;
@@ -294,7 +335,7 @@ static uint32_t convert(decoder *d, uint32_t from, ptx_type from_type, uint32_t 
                         ptx_type to_type)
 {
     uint32_t aux;
-    decode_instr *in = decode_emit(d, decode_convert_op(to_type, from_type, 0, &aux));
+    decode_instr *in = emit_part(d, decode_convert_op(to_type, from_type, 0, &aux));
     in->in.aux = aux;
     decode_add_def(in, to);
     decode_add_use(in, from);
@@ -358,7 +399,7 @@ uint32_t decode_use_predicate(decoder *d, const ptx_operand *operand)
     if (!operand->negated) {
         return value;
     }
-    decode_instr *in = decode_emit(d, IR_not_pred);
+    decode_instr *in = emit_part(d, IR_not_pred);
     uint32_t inverted = decode_register_new(d, 0);
     decode_add_def(in, inverted);
     decode_add_use(in, value);
@@ -430,17 +471,9 @@ void decode_operand_count(decoder *d, int least, int most)
 
 decode_instr *decode_emit(decoder *d, ir_op op)
 {
-    if (d->count >= 4u << 20) {
-        decode_fail(d,
-                    "the kernel has more than 4 million instructions once its calls are inlined");
-    }
-    POOL_GROW(d->code, d->count, d->capacity);
-    decode_instr *in = &d->code[d->count++];
-    *in = (decode_instr){.op = op, .falls_through = true};
-    in->in.line = d->statement ? d->statement->line : 0;
-    in->in.guard = d->guard;
-    in->in.guard_flip = d->guard_negated ? FULL_MASK : 0;
-    in->has_guard = d->guard != DECODE_ALL;
+    decode_instr *in = emit_part(d, op);
+    in->is_part = d->has_instr;
+    d->has_instr = true;
     return in;
 }
 
@@ -457,6 +490,7 @@ void decode_add_use(decode_instr *i, uint32_t operand)
 static void decode_statement(decoder *d, const ptx_statement *s)
 {
     d->statement = s;
+    d->has_instr = false;
     d->guard = s->guard < 0 ? DECODE_ALL : register_number(d, s->guard);
     d->guard_negated = s->guard_negated;
     if (s->guard >= 0 && d->instance->function->regs[s->guard] != TYPE_PRED) {
@@ -676,10 +710,12 @@ static void finish_kernel(decoder *d)
 {
     ir_kernel *kernel = d->kernel;
     kernel->code = pool_require(calloc(d->count, sizeof *kernel->code));
+    kernel->ops = pool_require(calloc(d->count, sizeof *kernel->ops));
     kernel->code_count = d->count;
     for (uint32_t i = 0; i < d->count; i++) {
         kernel->code[i] = d->code[i].in;
         kernel->code[i].run = d->handlers[d->code[i].op];
+        kernel->ops[i] = (uint16_t)(d->code[i].is_part ? IR_OP_COUNT : d->code[i].op);
     }
     kernel->jumps = pool_require(calloc((size_t)d->jump_count + 1, sizeof *kernel->jumps));
     for (uint32_t i = 0; i < d->jump_count; i++) {
@@ -690,6 +726,8 @@ static void finish_kernel(decoder *d)
     for (uint32_t i = 0; i < d->constant_count; i++) {
         const decode_constant *c = &d->constants[i];
         if (c->special >= 0) {
+            kernel->knows_reserved_shared |= c->special >= IR_SPECIAL_RESERVED_SMEM_BEGIN &&
+                                             c->special <= IR_SPECIAL_RESERVED_SMEM_1;
             kernel->specials[kernel->special_count++] =
                 (ir_special_use){(ir_special)c->special, c->offset};
         } else if (c->bytes == 0) {
@@ -719,7 +757,7 @@ static void decode_entry(decoder *d, ptx_function *entry)
     decode_place_locals(d, entry);
     decode_statements(d);
     d->statement = NULL;
-    decode_emit(d, IR_exit)->falls_through = false;
+    emit_part(d, IR_exit)->falls_through = false;
     d->kernel->local_bytes = round_up(d->kernel->local_bytes, 16);
     decode_mark_cas_loops(d);
     flow_assign_slots(d);
@@ -760,6 +798,7 @@ void ir_kernel_free(ir_kernel *kernel)
 {
     if (kernel) {
         free(kernel->code);
+        free(kernel->ops);
         free(kernel->jumps);
         free(kernel->constants);
         free(kernel->specials);

@@ -18,6 +18,8 @@ typedef enum decode_flag_bit {
     FLAG_BIT_COUNT
 } decode_flag_bit;
 
+_Static_assert(FLAG_BIT_COUNT <= 64, "flags are a set of bits");
+
 #define F(id) (UINT64_C(1) << FLAG_BIT_##id)
 #define M(id) (UINT64_C(1) << TYPE_##id) /* a set of types */
 
@@ -33,8 +35,11 @@ enum {
     CLASS_SHAPE = 1 << 7,
     CLASS_COUNT = 1 << 8,
     CLASS_LAYOUT = 1 << 9,
-    CLASS_HINT = 1 << 10,
-    CLASS_ORDER = 1 << 11,
+    CLASS_ENTRY_SPACE = 1 << 10,
+    CLASS_FUNC_SPACE = 1 << 11,
+    CLASS_HINT = 1 << 12, /* hints and orders name their opcodes */
+    CLASS_ORDER = 1 << 13,
+    CLASS_CLUSTER_SPACE = 1 << 14,
 };
 
 /* The words after the opcode, sorted by class. Empty classes are 0 (-1 where 0 is a value). */
@@ -72,6 +77,7 @@ typedef struct decode_instr {
     uint8_t defs, uses;
     bool has_guard, ends_block, falls_through; /* control flow */
     bool returns;                              /* a branch to the end of the inlined function */
+    bool is_part;    /* of a PTX statement that another instruction stands for */
     ptx_name *label; /* branch target, resolved in the instance's labels */
     int scope;
     uint32_t jump_count;
@@ -110,6 +116,7 @@ typedef struct decoder {
     uint32_t jump_count, jump_capacity;
     decode_instance *instance;
     const ptx_statement *statement;
+    bool has_instr; /* the statement has the instruction that stands for it */
     decode_words words;
     uint32_t guard;
     bool guard_negated;
@@ -156,7 +163,8 @@ typedef struct decode_address {
 } decode_address;
 decode_address decode_address_in(decoder *d, const ptx_operand *operand, ptx_space space);
 
-/* Appends an instruction; its r[] is filled with defs then uses by decode_add. */
+/* Appends an instruction; its r[] is filled with defs then uses by decode_add. The first one stands
+ * for its statement. */
 decode_instr *decode_emit(decoder *d, ir_op op);
 void decode_add_def(decode_instr *i, uint32_t reg);
 void decode_add_use(decode_instr *i, uint32_t operand); /* after the last def */
@@ -208,7 +216,8 @@ decode_function decode_alu, decode_cvt, decode_mov, decode_setp, decode_set, dec
     decode_carry, decode_cvta, decode_isspacep, decode_predicate_logic, decode_logic, decode_testp,
     decode_fns, decode_prmt;
 decode_function decode_ld, decode_st, decode_atom, decode_red, decode_cp_async, decode_ldmatrix,
-    decode_stmatrix, decode_movmatrix, decode_fence, decode_nop, decode_createpolicy;
+    decode_stmatrix, decode_movmatrix, decode_fence, decode_nop, decode_createpolicy,
+    decode_prefetch, decode_nanosleep;
 /* The plain load that begins a compare-and-swap loop races with nothing: the swap checks it. */
 void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,

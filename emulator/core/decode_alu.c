@@ -27,21 +27,21 @@ typedef struct alu_row {
 #define ROUND1(name, opcode, opt, t, T, ...) OP1(name, opcode, 0, opt, t, 0, T, T, 0)
 #define ROUND2(name, opcode, opt, t, T, ...) OP2(name, opcode, 0, opt, t, 0, T, T, T, 0)
 #define ROUND3(name, opcode, opt, t, T, ...) OP3(name, opcode, 0, opt, t, 0, T, T, T, T, 0)
-#define HALF1(name, opcode, opt, f)                                                                \
-    OP1(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, 0)                                        \
-    OP1(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, 0)                                      \
-    OP1(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, 0)                                    \
-    OP1(name##_bf16x2, opcode, 0, opt, M(BF16X2), 0, u32, u32, 0)
-#define HALF2(name, opcode, opt, f)                                                                \
-    OP2(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, u16, 0)                                   \
-    OP2(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, u16, 0)                                 \
-    OP2(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, u32, 0)                               \
-    OP2(name##_bf16x2, opcode, 0, opt, M(BF16X2), 0, u32, u32, u32, 0)
-#define HALF3(name, opcode, opt, f)                                                                \
-    OP3(name##_f16, opcode, 0, opt, M(F16), 0, u16, u16, u16, u16, 0)                              \
-    OP3(name##_bf16, opcode, 0, opt, M(BF16), 0, u16, u16, u16, u16, 0)                            \
-    OP3(name##_f16x2, opcode, 0, opt, M(F16X2), 0, u32, u32, u32, u32, 0)                          \
-    OP3(name##_bf16x2, opcode, 0, opt, M(BF16X2), 0, u32, u32, u32, u32, 0)
+#define HALF1(name, opcode, req, opt, req_bf, opt_bf, f)                                           \
+    OP1(name##_f16, opcode, req, opt, M(F16), 0, u16, u16, 0)                                      \
+    OP1(name##_bf16, opcode, req_bf, opt_bf, M(BF16), 0, u16, u16, 0)                              \
+    OP1(name##_f16x2, opcode, req, opt, M(F16X2), 0, u32, u32, 0)                                  \
+    OP1(name##_bf16x2, opcode, req_bf, opt_bf, M(BF16X2), 0, u32, u32, 0)
+#define HALF2(name, opcode, req, opt, req_bf, opt_bf, f)                                           \
+    OP2(name##_f16, opcode, req, opt, M(F16), 0, u16, u16, u16, 0)                                 \
+    OP2(name##_bf16, opcode, req_bf, opt_bf, M(BF16), 0, u16, u16, u16, 0)                         \
+    OP2(name##_f16x2, opcode, req, opt, M(F16X2), 0, u32, u32, u32, 0)                             \
+    OP2(name##_bf16x2, opcode, req_bf, opt_bf, M(BF16X2), 0, u32, u32, u32, 0)
+#define HALF3(name, opcode, req, opt, req_bf, opt_bf, f)                                           \
+    OP3(name##_f16, opcode, req, opt, M(F16), 0, u16, u16, u16, u16, 0)                            \
+    OP3(name##_bf16, opcode, req_bf, opt_bf, M(BF16), 0, u16, u16, u16, u16, 0)                    \
+    OP3(name##_f16x2, opcode, req, opt, M(F16X2), 0, u32, u32, u32, u32, 0)                        \
+    OP3(name##_bf16x2, opcode, req_bf, opt_bf, M(BF16X2), 0, u32, u32, u32, u32, 0)
 
 static const alu_row rows[] = {
 #include "ops_cvt.def"
@@ -109,11 +109,10 @@ static bool plausible(const decode_words *w)
 /* Operations that have no meaning without a written rounding or quality. */
 static bool lacks_rounding(const decode_words *w, const char *opcode)
 {
-    static const char *const strict[] = {"fma", "div", "rcp", "sqrt"};
-    bool is_float = ptx_type_class(w->types[0]) == 'f' || w->types[0] == TYPE_F16X2 ||
-                    w->types[0] == TYPE_BF16X2;
+    static const char *const strict[] = {"fma", "mad", "div", "rcp", "sqrt"};
+    bool is_float = ptx_type_class(w->types[0]) == 'f';
     bool written = w->flags & (F(RN) | F(RZ) | F(RM) | F(RP) | F(APPROX) | F(FULL));
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         if (is_float && !written && strcmp(opcode, strict[i]) == 0) {
             return true;
         }
@@ -178,22 +177,60 @@ static bool is_byte_pair(ptx_type type)
     return type == TYPE_E4M3X2 || type == TYPE_E5M2X2;
 }
 
+/* The rounding: of integers where a float ends as one or keeps its type, of floats where bits may
+ * get lost, none elsewhere. */
+static bool fits_rounding(ptx_type to, ptx_type from, uint64_t flags)
+{
+    uint64_t to_whole = flags & (F(RNI) | F(RZI) | F(RMI) | F(RPI));
+    uint64_t to_float = flags & (F(RN) | F(RZ) | F(RM) | F(RP));
+    int bits = ptx_type_bits(to), from_bits = ptx_type_bits(from);
+    if (flags & F(RNA)) {
+        return to == TYPE_TF32;
+    }
+    if (ptx_type_class(from) != 'f') {
+        return !to_whole && (ptx_type_class(to) == 'f') == (to_float != 0);
+    }
+    if (ptx_type_class(to) != 'f') {
+        return to_whole && !to_float;
+    }
+    if (to == from) {
+        return !to_float;
+    }
+    bool narrows = to == TYPE_TF32 || bits <= from_bits;
+    return !to_whole && (narrows ? to_float != 0 : !to_float || from == TYPE_BF16);
+}
+
+/* Integers saturate where a value can be out of range, floats to [0, 1]; bf16 and tf32 do not. */
+static bool fits_sat(ptx_type to, ptx_type from)
+{
+    char class = ptx_type_class(to), from_class = ptx_type_class(from);
+    if (class == 'f' || from_class == 'f') {
+        return to != TYPE_BF16 && from != TYPE_BF16 && to != TYPE_TF32;
+    }
+    int spare = ptx_type_bits(to) - ptx_type_bits(from);
+    return class == from_class ? spare < 0 : class == 'u' || spare <= 0;
+}
+
+/* .relu and .satfinite: only from f32, rounded to nearest or to zero, to the short types. */
+static bool fits_relu(ptx_type to, ptx_type from, uint64_t flags)
+{
+    return from == TYPE_F32 && (to == TYPE_F16 || to == TYPE_BF16 || to == TYPE_TF32) &&
+           !(flags & (F(FTZ) | F(SAT) | F(RM) | F(RP))) && !(flags & F(RNA) && flags & F(RELU));
+}
+
 static void check_convertible(decoder *d, ptx_type to, ptx_type from, uint64_t flags)
 {
     uint64_t numbers = M(U8) | M(S8) | M(U16) | M(S16) | M(U32) | M(S32) | M(U64) | M(S64) |
-                       M(F16) | M(BF16) | M(F32) | M(F64) | M(TF32);
-    uint64_t known = F(RN) | F(RZ) | F(RM) | F(RP) | F(RNA) | F(RNI) | F(RZI) | F(RMI) | F(RPI) |
-                     F(FTZ) | F(SAT) | F(SATFINITE) | F(RELU);
-    bool from_float = ptx_type_class(from) == 'f', to_float = ptx_type_class(to) == 'f';
-    uint64_t to_integer = F(RNI) | F(RZI) | F(RMI) | F(RPI);
-    if (!(numbers >> to & 1) || !(numbers >> from & 1) || from == TYPE_TF32 || (flags & ~known) ||
-        !one_rounding(flags) || ((flags & F(RNA)) && to != TYPE_TF32) ||
-        (to == TYPE_TF32 && from != TYPE_F32)) {
+                       M(F16) | M(BF16) | M(F32) | M(F64);
+    uint64_t bytes = M(U8) | M(S8), pair = UINT64_C(1) << to | UINT64_C(1) << from;
+    if (!((numbers | M(TF32)) >> to & 1) || !(numbers >> from & 1) || !one_rounding(flags) ||
+        (to == TYPE_TF32 && (from != TYPE_F32 || flags & (F(RM) | F(RP) | F(FTZ)))) ||
+        (pair & M(BF16) && pair & bytes) || (flags & F(FTZ) && !(pair & M(F32))) ||
+        (flags & F(SAT) && !fits_sat(to, from)) ||
+        (flags & (F(RELU) | F(SATFINITE)) && !fits_relu(to, from, flags))) {
         decode_unknown(d);
     }
-    if ((from_float && !to_float && !(flags & to_integer)) ||
-        ((flags & to_integer) && !from_float) ||
-        (!from_float && to_float && !(flags & (F(RN) | F(RZ) | F(RM) | F(RP))))) {
+    if (!fits_rounding(to, from, flags)) {
         decode_fail(d, "'cvt' from %s to %s lacks its rounding modifier, or has a wrong one",
                     ptx_type_text(from), ptx_type_text(to));
     }
@@ -223,7 +260,8 @@ static void convert_pairs(decoder *d, ptx_type to, ptx_type from)
     uint64_t allowed = F(RN) | F(RELU) | F(SATFINITE) | (from_f32 && !is_byte_pair(to) ? F(RZ) : 0);
     if ((!from_f32 && !between) || (flags & ~allowed) || !one_rounding(flags) ||
         !(flags & (F(RN) | F(RZ))) || (is_byte_pair(to) && !(flags & F(SATFINITE))) ||
-        (is_byte_pair(from) && to == TYPE_BF16X2) || (is_byte_pair(to) && from == TYPE_BF16X2)) {
+        (is_byte_pair(from) && (to == TYPE_BF16X2 || flags & F(SATFINITE))) ||
+        (is_byte_pair(to) && from == TYPE_BF16X2)) {
         decode_unknown(d);
     }
     int sources = from_f32 ? 2 : 1;

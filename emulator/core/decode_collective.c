@@ -10,6 +10,11 @@
 
 static void decode_bar_warp(decoder *d)
 {
+    const ptx_statement *s = d->statement;
+    if (strcmp(s->opcode, "bar") || d->words.action >= 0 ||
+        strcmp(s->modifiers[s->modifier_count - 1], "sync")) {
+        decode_unknown(d);
+    }
     decode_operand_count(d, 1, 1);
     uint32_t mask = decode_use(d, &d->statement->operands[0], 4);
     decode_add_use(decode_emit(d, IR_bar_warp), mask);

@@ -6,15 +6,10 @@
 
 #include "exec.h"
 
-static ir_op sized(decoder *d, int bytes, ir_op first)
-{
-    /* mov_b8 .. mov_b128 follow each other */
-    int step = bytes == 1 ? 0 : bytes == 2 ? 1 : bytes == 4 ? 2 : bytes == 8 ? 3 : 4;
-    if (bytes < 1 || bytes > 16) {
-        decode_unknown(d);
-    }
-    return (ir_op)((int)first + step);
-}
+/* What registers hold, without the packed and the short floating-point types. */
+#define PLAIN_TYPES                                                                                \
+    (M(B16) | M(B32) | M(B64) | M(U16) | M(U32) | M(U64) | M(S16) | M(S32) | M(S64) | M(F32) |     \
+     M(F64))
 
 static void emit1(decoder *d, ir_op op, uint32_t result, uint32_t a, uint32_t aux)
 {
@@ -69,7 +64,7 @@ static void move_unpack(decoder *d, int bytes)
 void decode_mov(decoder *d)
 {
     decode_operand_count(d, 2, 2);
-    if (d->words.type_count != 1) {
+    if (d->words.type_count != 1 || !((PLAIN_TYPES | M(PRED) | M(B128)) >> d->words.types[0] & 1)) {
         decode_unknown(d);
     }
     const ptx_operand *to = &d->statement->operands[0], *from = &d->statement->operands[1];
@@ -92,7 +87,11 @@ void decode_mov(decoder *d)
         decode_fail(d, "the address of function '%.200s' is not implemented", from->name->chars);
     }
     uint32_t value = decode_use(d, from, bytes);
-    emit1(d, sized(d, bytes, IR_mov_b8), decode_def(d, to, bytes, false), value, 0);
+    ir_op op = bytes == 2   ? IR_mov_b16
+               : bytes == 4 ? IR_mov_b32
+               : bytes == 8 ? IR_mov_b64
+                            : IR_mov_b128;
+    emit1(d, op, decode_def(d, to, bytes, false), value, 0);
 }
 
 /* ---- comparisons ---- */
@@ -144,7 +143,8 @@ static void emit_compare(decoder *d, ptx_type type, uint32_t p, uint32_t q)
     const ptx_statement *s = d->statement;
     int bytes = ptx_type_bits(type) / 8;
     bool combined = d->words.action >= 0;
-    if (d->words.action > ACTION_XOR) {
+    uint64_t flushed = M(F32) | M(F16) | M(F16X2);
+    if (d->words.action > ACTION_XOR || (d->words.flags & F(FTZ) && !(flushed >> type & 1))) {
         decode_unknown(d);
     }
     decode_operand_count(d, combined ? 4 : 3, combined ? 4 : 3);
@@ -169,9 +169,6 @@ void decode_setp(decoder *d)
     }
     const ptx_operand *result = &d->statement->operands[0];
     ptx_type type = d->words.types[0];
-    if ((d->words.flags & F(FTZ)) && type != TYPE_F32 && ptx_type_bits(type) > 32) {
-        decode_unknown(d);
-    }
     uint32_t p = decode_def(d, result, 0, false);
     uint32_t q = result->pair >= 0 ? decode_def_register(d, result->pair, 0, false)
                                    : decode_register_new(d, 0);
@@ -205,9 +202,11 @@ void decode_set(decoder *d)
                    : to == TYPE_BF16 || to == TYPE_BF16X2 ? 0x3f80u
                                                           : ~UINT64_C(0);
     bool is_pair = type == TYPE_F16X2 || type == TYPE_BF16X2;
-    uint64_t allowed = is_pair ? M(U32) | M(S32) | UINT64_C(1) << type
-                               : M(U32) | M(S32) | M(F32) | M(U16) | M(S16) | M(F16) | M(BF16);
-    if (!(allowed >> to & 1)) {
+    uint64_t allowed = is_pair             ? M(U32) | M(S32) | UINT64_C(1) << type
+                       : type == TYPE_F16  ? M(U32) | M(S32) | M(U16) | M(S16) | M(F16) | M(BF16)
+                       : type == TYPE_BF16 ? M(U32) | M(S32) | M(U16) | M(S16) | M(BF16)
+                                           : M(U32) | M(S32) | M(F32) | M(F16) | M(BF16);
+    if (!(allowed >> to & 1) || (w->flags & F(FTZ) && to == TYPE_BF16)) {
         decode_unknown(d);
     }
     uint32_t result = decode_def(d, &d->statement->operands[0], bytes, false);
@@ -230,7 +229,7 @@ void decode_selp(decoder *d)
     decode_operand_count(d, 4, 4);
     const ptx_operand *o = d->statement->operands;
     int bytes = ptx_type_bits(d->words.types[0]) / 8;
-    if (d->words.type_count != 1 || bytes < 2 || bytes > 8) {
+    if (d->words.type_count != 1 || !(PLAIN_TYPES >> d->words.types[0] & 1)) {
         decode_unknown(d);
     }
     uint32_t a = decode_use(d, &o[1], bytes), b = decode_use(d, &o[2], bytes);
@@ -357,8 +356,11 @@ void decode_carry(decoder *d)
     bool reads = opcode[strlen(opcode) - 1] == 'c', is_mad = opcode[0] == 'm';
     int bytes = ptx_type_bits(w->types[0]) / 8;
     uint64_t parts = w->flags & (F(LO) | F(HI));
-    if ((bytes != 4 && bytes != 8) || w->type_count != 1 || (w->flags & ~(F(CC) | F(LO) | F(HI))) ||
-        is_mad != (parts == F(LO) || parts == F(HI)) ||
+    uint64_t integers = M(U32) | M(S32) | M(U64) | M(S64);
+    size_t stem = strlen(opcode) - reads;
+    if (w->type_count != 1 || !(integers >> w->types[0] & 1) ||
+        (w->flags & ~(F(CC) | F(LO) | F(HI))) ||
+        (is_mad ? parts != F(LO) && parts != F(HI) : parts != 0) || stem != 3 ||
         (strncmp(opcode, "add", 3) && strncmp(opcode, "sub", 3) && strncmp(opcode, "mad", 3))) {
         decode_unknown(d);
     }

@@ -51,6 +51,10 @@ static const form *find_form(decoder *d)
 static void decode_pending_count(decoder *d)
 {
     const ptx_operand *o = d->statement->operands;
+    const decode_words *w = &d->words;
+    if (w->flags || w->has_space || w->order || w->types[0] != TYPE_B64 || w->type_count != 1) {
+        decode_unknown(d);
+    }
     decode_operand_count(d, 2, 2);
     uint32_t state = decode_use(d, &o[1], 8), aux, count = decode_def(d, &o[0], 4, false);
     decode_instr *in = decode_emit(d, decode_convert_op(TYPE_U32, TYPE_U64, 0, &aux));

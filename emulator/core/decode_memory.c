@@ -75,13 +75,17 @@ static ir_op access_op(decoder *d, bool load, ptx_space space, int bytes)
     return (ir_op)((int)first + step);
 }
 
-/* Checks types and the vector; returns the elements of the register operand. */
+/* Checks types and the vector; returns the elements of the register operand. More than 16 bytes are
+ * for elements of 4 or 8 in global memory. */
 static const ptx_operand *access_elements(decoder *d, const ptx_operand *operand, int *bytes)
 {
     const decode_words *w = &d->words;
+    uint64_t types = M(B8) | M(B16) | M(B32) | M(B64) | M(B128) | M(U8) | M(U16) | M(U32) | M(U64) |
+                     M(S8) | M(S16) | M(S32) | M(S64) | M(F32) | M(F64);
     *bytes = ptx_type_bits(w->types[0]) / 8;
-    if (w->type_count != 1 || *bytes == 0 || *bytes * w->vector > 32 ||
-        ptx_type_class(w->types[0]) == 'x') {
+    bool is_global = !w->has_space || w->space == SPACE_GLOBAL;
+    int most = is_global && (*bytes == 4 || *bytes == 8) ? 32 : 16;
+    if (w->type_count != 1 || !(types >> w->types[0] & 1) || *bytes * w->vector > most) {
         decode_unknown(d);
     }
     bool is_list = operand->kind == OPERAND_VECTOR;
@@ -100,6 +104,12 @@ void decode_ld(decoder *d)
     int bytes;
     const ptx_operand *elements = access_elements(d, &s->operands[0], &bytes);
     ptx_space space = d->words.has_space ? d->words.space : SPACE_GENERIC;
+    bool is_uniform = strcmp(s->opcode, "ldu") == 0;
+    if ((d->words.flags & F(NC) && space != SPACE_GLOBAL) ||
+        (is_uniform && ((space != SPACE_GLOBAL && space != SPACE_GENERIC) || d->words.vector == 8 ||
+                        bytes * d->words.vector > 16))) {
+        decode_unknown(d);
+    }
     decode_address from = decode_address_in(d, &s->operands[1], space);
     bool is_signed = ptx_type_class(d->words.types[0]) == 's';
     uint32_t targets[8];
@@ -143,29 +153,30 @@ void decode_st(decoder *d)
 
 /* ---- atomics ---- */
 
-static bool atomic_exists(int action, ptx_type type)
+/* The short floats have one rounding mode, without .ftz, and a minimum only in vectors. */
+static bool atomic_exists(const decode_words *w)
 {
     uint64_t integers = M(U32) | M(S32) | M(U64) | M(S64);
-    uint64_t floats = M(F32) | M(F64) | M(F16) | M(BF16) | M(F16X2) | M(BF16X2);
+    uint64_t shorts = M(F16) | M(BF16) | M(F16X2) | M(BF16X2);
     uint64_t allowed = 0;
-    switch (action) {
+    switch (w->action) {
     case ACTION_AND:
     case ACTION_OR:
     case ACTION_XOR:
         allowed = M(B32) | M(B64);
         break;
     case ACTION_EXCH:
-        allowed = M(B32) | M(B64) | M(B128) | integers | M(F32);
+        allowed = M(B32) | M(B64) | M(B128);
         break;
     case ACTION_CAS:
-        allowed = M(B16) | M(B32) | M(B64) | M(B128) | integers;
+        allowed = M(B16) | M(B32) | M(B64) | M(B128);
         break;
     case ACTION_ADD:
-        allowed = integers | floats;
+        allowed = w->vector > 1 ? shorts | M(F32) : (integers & ~M(S64)) | shorts | M(F32) | M(F64);
         break;
     case ACTION_MIN:
     case ACTION_MAX:
-        allowed = integers | M(F16) | M(BF16) | M(F16X2) | M(BF16X2);
+        allowed = w->vector > 1 ? shorts : integers;
         break;
     case ACTION_INC:
     case ACTION_DEC:
@@ -174,7 +185,11 @@ static bool atomic_exists(int action, ptx_type type)
     default:
         break;
     }
-    return allowed >> type & 1;
+    bool fits = w->vector == 1 ||
+                ((w->action == ACTION_ADD || w->action == ACTION_MIN || w->action == ACTION_MAX) &&
+                 ptx_type_bits(w->types[0]) * w->vector <= 128);
+    return w->type_count == 1 && fits && allowed >> w->types[0] & 1 &&
+           !(shorts >> w->types[0] & 1) == !(w->flags & F(NOFTZ));
 }
 
 /* operands: where the address, the (vector of) values and the second value of cas are */
@@ -185,18 +200,15 @@ static void decode_atomic(decoder *d, bool returns)
     int first = returns ? 1 : 0;
     ptx_type type = w->types[0];
     bool is_cas = w->action == ACTION_CAS;
-    bool is_vector_of_floats =
-        w->action == ACTION_ADD || w->action == ACTION_MIN || w->action == ACTION_MAX;
-    if (w->type_count != 1 || !atomic_exists(w->action, type) || (is_cas && !returns) ||
-        (w->vector > 1 && (!is_vector_of_floats || ptx_type_bits(type) * w->vector > 128 ||
-                           (type == TYPE_F32 && w->action != ACTION_ADD) || type == TYPE_F64 ||
-                           ptx_type_class(type) == 'u' || ptx_type_class(type) == 's'))) {
+    ptx_space space = w->has_space ? w->space : SPACE_GENERIC;
+    bool is_global = space == SPACE_GENERIC || space == SPACE_GLOBAL;
+    if (!atomic_exists(w) || (!returns && (is_cas || w->action == ACTION_EXCH)) ||
+        (!is_global && (space != SPACE_SHARED || w->vector > 1))) {
         decode_unknown(d);
     }
     int wanted = first + 2 + (is_cas ? 1 : 0) + (w->cache_hint ? 1 : 0);
     decode_operand_count(d, wanted, wanted);
     int bytes = ptx_type_bits(type) / 8;
-    ptx_space space = w->has_space ? w->space : SPACE_GENERIC;
     decode_address at = decode_address_in(d, &s->operands[first], space);
     if (at.space != SPACE_GENERIC && at.space != SPACE_GLOBAL && at.space != SPACE_SHARED) {
         decode_unknown(d);
@@ -279,7 +291,8 @@ void decode_cp_async(decoder *d)
         decode_bulk(d);
         return;
     }
-    if (d->words.flags || d->words.action >= 0) {
+    if (d->words.flags || d->words.action >= 0 ||
+        (d->words.mode != MODE_ASYNC && d->words.has_space)) {
         decode_unknown(d);
     }
     if (d->words.mode == MODE_COMMIT_GROUP) {
@@ -294,7 +307,8 @@ void decode_cp_async(decoder *d)
         decode_emit(d, IR_cp_async_wait)->in.imm = pending;
         return;
     }
-    if (d->words.mode != MODE_ASYNC || d->words.space != SPACE_SHARED) {
+    if (d->words.mode != MODE_ASYNC || d->words.space != SPACE_SHARED ||
+        d->words.second_space != SPACE_GLOBAL) {
         decode_unknown(d);
     }
     int optional = d->words.cache_hint ? 1 : 0;
@@ -356,7 +370,8 @@ static void decode_matrix_access(decoder *d, bool load)
     }
     ptx_space space = d->words.has_space ? d->words.space : SPACE_GENERIC;
     decode_address at = decode_address_in(d, &o[load ? 1 : 0], space);
-    if (at.space != SPACE_SHARED && at.space != SPACE_GENERIC) {
+    if ((space != SPACE_SHARED && space != SPACE_GENERIC) ||
+        (at.space != SPACE_SHARED && at.space != SPACE_GENERIC)) {
         decode_unknown(d);
     }
     uint32_t fragments[4];
@@ -391,6 +406,9 @@ void decode_stmatrix(decoder *d)
 void decode_movmatrix(decoder *d)
 {
     check_matrix(d, false);
+    if (!(d->words.flags & F(TRANS))) {
+        decode_unknown(d);
+    }
     decode_operand_count(d, 2, 2);
     uint32_t value = decode_use(d, &d->statement->operands[1], 4);
     uint32_t result = decode_def(d, &d->statement->operands[0], 4, false);
@@ -403,6 +421,9 @@ void decode_movmatrix(decoder *d)
 void decode_createpolicy(decoder *d)
 {
     decode_operand_count(d, 1, 4);
+    if (d->words.types[0] != TYPE_B64) {
+        decode_unknown(d);
+    }
     uint32_t result = decode_def(d, &d->statement->operands[0], 8, false);
     decode_instr *in = decode_emit(d, IR_mov_b64);
     decode_add_def(in, result);
@@ -413,21 +434,42 @@ void decode_createpolicy(decoder *d)
 void decode_fence(decoder *d)
 {
     const decode_words *w = &d->words;
-    bool proxy = w->flags & F(PROXY);
-    if (proxy ? w->flags != (F(PROXY) | F(ASYNC)) || w->order
-              : (w->flags & F(ASYNC)) || w->has_space) {
+    bool is_proxy = w->flags == (F(PROXY) | F(ASYNC)) && !w->order,
+         is_init = w->flags == F(MBARRIER_INIT) &&
+                   w->order == (ORDER_STRONG | ORDER_RELEASE | ORDER_NARROW);
+    bool takes_space = is_proxy && (w->space == SPACE_GLOBAL || w->space == SPACE_SHARED);
+    if ((w->flags && !is_proxy && !is_init) || (w->has_space && !takes_space)) {
         decode_unknown(d);
     }
     decode_operand_count(d, 0, 0);
     /* fence.mbarrier_init orders inits for other blocks of a cluster; clusters have one block */
-    decode_emit(d, proxy                         ? IR_fence_proxy
-                   : w->flags & F(MBARRIER_INIT) ? IR_nop
-                                                 : IR_fence)
-        ->in.order = w->order;
+    decode_emit(d, is_proxy ? IR_fence_proxy : is_init ? IR_nop : IR_fence)->in.order = w->order;
 }
 
-/* Prefetches and sleeps: time does not exist. */
 void decode_nop(decoder *d)
 {
     decode_emit(d, IR_nop);
+}
+
+/* Prefetches and their like: there are no caches. */
+void decode_prefetch(decoder *d)
+{
+    ptx_space space = d->words.space;
+    bool takes_local = strcmp(d->statement->opcode, "prefetch") == 0;
+    bool is_map = d->words.flags & F(TENSORMAP);
+    if ((space != SPACE_GENERIC && space != SPACE_GLOBAL &&
+         (space != SPACE_LOCAL || !takes_local)) ||
+        (is_map && d->words.has_space)) {
+        decode_unknown(d);
+    }
+    decode_nop(d);
+}
+
+/* Time does not exist. */
+void decode_nanosleep(decoder *d)
+{
+    if (d->words.types[0] != TYPE_U32) {
+        decode_unknown(d);
+    }
+    decode_nop(d);
 }

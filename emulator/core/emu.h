@@ -16,6 +16,8 @@
 
 #include <cuda.h>
 
+#include "counters.h"
+
 /* What one emulated GPU is: one row of arch.def. */
 typedef struct emu_arch {
     const char *id;   /* "a100", "h100", ...: the word used in MMLP_EMULATOR_DEVICE */
@@ -129,7 +131,7 @@ typedef struct emu_function_attributes {
     size_t local_bytes;
     int max_threads; /* from .maxntid, else 1024 */
     int reqntid[3];  /* from .reqntid, else zeros */
-    int registers;   /* an estimate from liveness: PTX has none */
+    int registers;   /* of emu_set_registers, else an estimate from liveness: PTX has none */
     int ptx_version; /* 90 for 9.0 */
     int target;      /* 80 for sm_80 */
     int param_count;
@@ -165,24 +167,16 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
  * they may run for ever. */
 void emu_limit_instructions(emu_machine *machine, uint64_t most);
 
-/* Totals of the last finished launch, for the bench. */
-typedef struct emu_run_counts {
-    uint64_t warp_instructions;
-} emu_run_counts;
-void emu_run_last_counts(emu_machine *machine, emu_run_counts *out);
+/* Later launches are counted and handed to `counted` (counters.h), or not counted any more: NULL.
+ * OUT_OF_MEMORY: no address space for the maps. */
+CUresult emu_count(emu_machine *machine, emu_counted *counted, void *user);
 
-/* Distinct bytes of device memory (global, and constants) that lanes of a launch accessed, however
- * often. An atomic operation reads and writes; cp.async reads its source size; printf's strings do
- * not count. */
-typedef struct emu_byte_counts {
-    uint64_t read, written;
-    uint64_t touched; /* read, written or both */
-} emu_byte_counts;
+/* ---- occupancy ------------------------------------------------------------------------------ */
 
-/* Counting slows launches down. OUT_OF_MEMORY: no address space for the maps. */
-CUresult emu_count_bytes(emu_machine *machine, bool on);
-/* Of the last launch that ran while counting was on, up to its fault if it had one; ILLEGAL_STATE
- * when there was none. */
-CUresult emu_distinct_bytes(emu_machine *machine, emu_byte_counts *out);
+/* Blocks of `threads` threads (at least 1) that fit on one multiprocessor; 0: not even one. */
+int emu_blocks_per_sm(const emu_function *function, unsigned threads, size_t dynamic_shared_bytes);
+/* Kernels of this name in modules that are loaded later have so many registers a thread, in place
+ * of the estimate. */
+void emu_set_registers(emu_machine *machine, const char *kernel, int registers);
 
 #endif

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "count.h"
 #include "decode.h"
 #include "emu.h"
 #include "memory.h"
@@ -64,12 +65,23 @@ enum {
     AUX_RETURNS = 1 << 28, /* atom, not red */
 };
 
+/* aux of mma */
+enum {
+    MMA_AUX_HALVES = 1,   /* 16-bit types: C and D are pairs of f16 */
+    MMA_AUX_DEEP = 1,     /* 8-bit types: k32, else k16 */
+    MMA_AUX_INTEGERS = 2, /* 8-bit types */
+    MMA_AUX_SATURATE = 4,
+    MMA_AUX_A_SHIFT = 8, /* 8-bit types: the type of A, and of B */
+    MMA_AUX_B_SHIFT = 16,
+};
+
 /* How an access is seen by what watches a launch. */
 enum {
     ACCESS_READ = 1,
     ACCESS_WRITE = 2,
-    ACCESS_ASYNC = 4 /* cp.async's write */,
-    ACCESS_BULK = 8
+    ACCESS_ASYNC = 4, /* cp.async's write */
+    ACCESS_PART = 8,  /* of a request that is counted already */
+    ACCESS_BULK = 16, /* by a bulk copy */
 };
 
 typedef struct race_grid race_grid;
@@ -129,7 +141,7 @@ struct emu_warp {
     uint32_t live;     /* lanes that have not exited */
     uint32_t existing; /* lanes that the block has */
     struct exec_block *block;
-    memory_span span; /* the allocation hit last; none while bytes are counted */
+    memory_span span; /* the allocation hit last; none while the launch is watched */
     uint8_t *local;   /* local_bytes for each lane */
     size_t local_bytes;
     int index;
@@ -185,8 +197,9 @@ typedef struct exec_block {
     uint8_t *shared;        /* shared_bytes */
     uint64_t *shared_known; /* one bit a byte: initialised */
     size_t shared_bytes;
-    size_t shared_limit; /* the same, or 0 so that every access is looked at */
-    race_block *race;    /* NULL: races are not looked for */
+    size_t shared_limit;  /* the same, or 0 so that every access is looked at */
+    race_block *race;     /* NULL: races are not looked for */
+    block_counts *counts; /* counts_memory; NULL: nothing is counted */
     block_barrier barriers[EXEC_BARRIERS];
     mbarrier *mbarriers; /* the live ones */
     int mbarrier_count, mbarrier_capacity;
@@ -196,6 +209,7 @@ typedef struct exec_block {
     exec_fault fault;
     text printed;
     /* what is allocated, for reuse by the next block */
+    block_counts counts_memory;
     uint8_t *registers_memory, *local_memory;
     size_t registers_capacity, local_capacity, shared_capacity;
 } exec_block;
@@ -206,10 +220,11 @@ typedef struct exec_grid {
     const emu_arch *arch;
     const ir_kernel *kernel;
     memory_arena *memory;
-    const memory_tally *tally; /* NULL: bytes are not counted */
-    race_grid *race;           /* NULL: races are not looked for */
+    memory_tally *tally; /* NULL: nothing is counted */
+    race_grid *race;     /* NULL: races are not looked for */
     unsigned grid[3], block[3];
     size_t dynamic_shared, shared_bytes;
+    size_t reserved_shared; /* where the shared memory of the system begins */
     const uint8_t *params;
     emu_schedule schedule;
     uint64_t id, blocks;
@@ -218,7 +233,7 @@ typedef struct exec_grid {
 
 /* ---- block.c ---- */
 typedef enum block_state { BLOCK_DONE, BLOCK_PAUSED, BLOCK_FAULT } block_state;
-void block_start(exec_block *block, const exec_grid *grid, uint64_t turn);
+void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64_t linear);
 /* Runs until all warps ended, a fault, or about `instructions` were executed. */
 block_state block_run(exec_block *block, uint64_t instructions);
 void block_release(exec_block *block); /* frees what blocks reuse */
@@ -236,6 +251,8 @@ void warp_exit_lanes(emu_warp *w, uint32_t mask);
 /* The running split waits at the instruction it is at (which then runs again) or, `after`, behind
  * it. */
 void warp_block(emu_warp *w, split_state state, uint32_t waits_for, bool after);
+/* Lanes `mask` of the running split go back to the instruction they are at, the others go on. */
+void warp_retry(emu_warp *w, uint32_t mask);
 /* True when all lanes of `wanted` are here. Else the split waits for them, or a fault was raised.
  */
 bool warp_meet(emu_warp *w, const emu_instr *in, uint32_t mask, uint32_t wanted, const char *what);

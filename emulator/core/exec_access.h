@@ -3,9 +3,9 @@
  * alignment, bounds, and whether what is read was ever written. Single lanes are looked at only
  * when the quick answer is no.
  *
- * Counting of bytes (tally.h) and the race detector (race.h) are such a no: while one is on, no
- * warp remembers the allocation it hit last, so every global access takes the slow way, where it is
- * seen; for the detector, shared_limit sends shared accesses there too.
+ * Counters (counters.h) and the race detector (race.h) are such a no: while one is on, no warp
+ * remembers the allocation it hit last and shared_limit is 0, so every access takes the slow way,
+ * where it is seen.
  */
 #ifndef EMU_EXEC_ACCESS_H
 #define EMU_EXEC_ACCESS_H
@@ -134,21 +134,16 @@ static inline void mark_shared(u8 *map, const lane_addresses *a, u32 bytes, u32 
 }
 
 /* Global marks are shared with other host threads. */
-static inline void mark_global_word(u8 *map, u64 offset, u64 bits)
-{
-    u64 *word = (u64 *)(void *)(map + (offset >> 6 << 3));
-    if ((__atomic_load_n(word, __ATOMIC_RELAXED) & bits) != bits) {
-        __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
-    }
-}
-
 static inline void mark_global(const emu_warp *w, u8 *map, const lane_addresses *a, u32 bytes,
                                u32 mask)
 {
     u64 origin = (u64)(uintptr_t)w->block->grid->memory->base;
     for (u32 left = mask; left; left &= left - 1) {
-        u64 offset = a->at[__builtin_ctz(left)] - origin;
-        mark_global_word(map, offset, mark_bits(offset, bytes));
+        u64 offset = a->at[__builtin_ctz(left)] - origin, bits = mark_bits(offset, bytes);
+        u64 *word = (u64 *)(void *)(map + (offset >> 6 << 3));
+        if ((__atomic_load_n(word, __ATOMIC_RELAXED) & bits) != bits) {
+            __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
+        }
     }
 }
 
@@ -167,6 +162,11 @@ bool ISA(watch_span)(emu_warp *w, const emu_instr *in, const lane_addresses *a, 
                      u32 access, u32 mask);
 bool ISA(check_shared_watched)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                                u32 align, u32 access, u32 mask);
+
+/* exec_count.c: called while the launch is counted */
+void ISA(count_request)(emu_warp *w, const lane_addresses *a, u32 mask);
+void ISA(tally_global)(emu_warp *w, const lane_addresses *a, u32 bytes, u32 access, u32 mask);
+void ISA(count_shared)(emu_warp *w, const lane_addresses *a, u32 bytes, u32 mask);
 
 static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_addresses *a,
                                 u32 bytes, u32 align, u32 access, u32 mask)
@@ -253,8 +253,9 @@ static inline u32 pick_space(const lane_addresses *a, ptx_space space, u32 mask,
     if (picked) {
         int first = __builtin_ctz(picked);
         u64 window = space == SPACE_GLOBAL ? 0 : a->at[first] >> 48 << 48;
+        u64 other = a->at[first]; /* `out` may be `a` */
         for (int i = 0; i < IR_LANES; i++) {
-            out->at[i] = a->at[picked >> i & 1 ? i : first] - window;
+            out->at[i] = (picked >> i & 1 ? a->at[i] : other) - window;
         }
         summarise(out);
     }

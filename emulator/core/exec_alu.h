@@ -112,9 +112,9 @@
     HALF_ALONE(name##_bf16, format_bf16, sources, call)                                            \
     HALF_PAIR(name##_f16x2, format_f16, sources, call)                                             \
     HALF_PAIR(name##_bf16x2, format_bf16, sources, call)
-#define HALF1(name, opcode, opt, function) HALF_ALL(name, 1, function(a, aux, f))
-#define HALF2(name, opcode, opt, function) HALF_ALL(name, 2, function(a, b, aux, f))
-#define HALF3(name, opcode, opt, function) HALF_ALL(name, 3, function(a, b, c, aux, f))
+#define HALF1(name, opcode, req, opt, req_bf, opt_bf, function) HALF_ALL(name, 1, function(a, aux, f))
+#define HALF2(name, opcode, req, opt, req_bf, opt_bf, function) HALF_ALL(name, 2, function(a, b, aux, f))
+#define HALF3(name, opcode, req, opt, req_bf, opt_bf, function) HALF_ALL(name, 3, function(a, b, c, aux, f))
 /* clang-format on */
 
 static inline void enter_rounding(u32 aux)

@@ -61,20 +61,24 @@ static void copy_whole(emu_warp *w, const lane_addresses *to, const lane_address
           memcpy(known + (to->at[i] >> 3), none, sizeof none););
 }
 
-/* Lanes whose sources have different sizes: those of one size at a time, so that each is checked
- * (and counted) for what it reads. The size need not be a power of two: the address is aligned to
- * the copy's. */
-static bool check_parts(emu_warp *w, const emu_instr *in, const u32 *size, u32 bytes, u32 reading)
+/* Lanes whose sources have different sizes, one request: those of one size at a time, so that each
+ * is checked (and counted) for what it reads. The size need not be a power of two: the address is
+ * aligned to the copy's. */
+static bool check_parts(emu_warp *w, const emu_instr *in, const lane_addresses *from,
+                        const u32 *size, u32 bytes, u32 reading)
 {
-    lane_addresses from;
+    if (w->block->counts) {
+        ISA(count_request)(w, from, reading);
+    }
     for (u32 left = reading; left;) {
         u32 part = size[__builtin_ctz(left)], same = 0;
         for (int i = 0; i < IR_LANES; i++) {
             same |= (u32)(size[i] == part) << i;
         }
         same &= left;
-        read_addresses(&from, w, in, 1, true, (s32)in->target, same);
-        if (!check_global(w, in, &from, part, bytes, ACCESS_READ, same)) {
+        lane_addresses alike;
+        read_addresses(&alike, w, in, 1, true, (s32)in->target, same);
+        if (!check_global(w, in, &alike, part, bytes, ACCESS_READ | ACCESS_PART, same)) {
             return false;
         }
         left &= ~same;
@@ -144,7 +148,7 @@ DEFINE_HANDLER(cp_async)
         /* the tail that is filled with zeros is not read */
         read_addresses(&from, w, in, 1, true, (s32)in->target, reading);
         if (reading == whole ? !check_global(w, in, &from, bytes, bytes, ACCESS_READ, reading)
-                             : !check_parts(w, in, size, bytes, reading)) {
+                             : !check_parts(w, in, &from, size, bytes, reading)) {
             return;
         }
     }

@@ -8,6 +8,7 @@ typedef struct atomic_change {
     int action;
     ptx_type type;
     u64 b, c;
+    bool flushes; /* sums of f32 in global memory have no subnormal numbers */
 } atomic_change;
 
 static u16 half_sum(u16 a, u16 b, const small_format *f)
@@ -66,7 +67,8 @@ static u64 extreme(const atomic_change *change, u64 old)
 static u64 sum(const atomic_change *change, u64 old)
 {
     if (change->type == TYPE_F32) {
-        return bits_of_f32(f32_of_bits((u32)old) + f32_of_bits((u32)change->b));
+        f32 a = f32_of_bits((u32)old), b = f32_of_bits((u32)change->b);
+        return bits_of_f32(change->flushes ? ftz(ftz(a) + ftz(b)) : a + b);
     }
     if (change->type == TYPE_F64) {
         return bits_of_f64(f64_of_bits(old) + f64_of_bits(change->b));
@@ -148,7 +150,8 @@ static void act(emu_warp *w, const emu_instr *in, const lane_addresses *a, ptx_s
         return;
     }
     atomic_change change = {.action = (int)(in->aux >> AUX_ACTION_SHIFT & 0xff),
-                            .type = (ptx_type)(in->aux >> AUX_ATOM_TYPE_SHIFT & 0xff)};
+                            .type = (ptx_type)(in->aux >> AUX_ATOM_TYPE_SHIFT & 0xff),
+                            .flushes = space == SPACE_GLOBAL};
     for (u32 left = mask; left; left &= left - 1) {
         int i = __builtin_ctz(left);
         u64 values[8];

@@ -182,7 +182,8 @@ static u64 number_to_float(number n, ptx_type type, u32 aux)
         return (u64)small_encode(value, &format_tf32, mode, saturate) << 13 |
                (isnan(value) ? 0x1fff : 0);
     case TYPE_F64:
-        return bits_of_f64(n.is_float ? value : integer_to_f64(n, aux));
+        /* what is clamped is 0 or 1 */
+        return bits_of_f64(n.is_float || aux & AUX_SAT ? value : integer_to_f64(n, aux));
     default: {
         f32 narrow = f64_to_f32(value, aux);
         return bits_of_f32(aux & AUX_FTZ ? ftz(narrow) : narrow);

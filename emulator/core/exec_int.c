@@ -162,4 +162,9 @@ static inline u32 dot2(u32 a, u32 b, int a_signed, int b_signed)
     return (u32)sum;
 }
 
+static inline f32 flushed(f32 a, u32 aux)
+{
+    return aux & AUX_FTZ ? ftz(a) : a;
+}
+
 #include "ops_int.def"

@@ -13,7 +13,7 @@
 #define ISA_PASTE(name, isa)  ISA_PASTE2(name, isa)
 #define ISA(name)             ISA_PASTE(name, EMU_ISA)
 
-#define HANDLER(name) emu_handler ISA(name);
+#define HANDLER(name, class) emu_handler ISA(name);
 #include "handlers.def"
 #undef HANDLER
 

@@ -18,7 +18,6 @@
         const type *a = REG(const type, 1);                                                        \
         LANES(d[i] = a[i];);                                                                       \
     }
-MOVE(mov_b8, u8)
 MOVE(mov_b16, u16)
 MOVE(mov_b32, u32)
 MOVE(mov_b64, u64)
@@ -411,15 +410,28 @@ TRANSLATE(from_shared, +, IR_SHARED_WINDOW)
 TRANSLATE(to_local, -, IR_LOCAL_WINDOW)
 TRANSLATE(from_local, +, IR_LOCAL_WINDOW)
 
+/* Constants lie among global memory. */
+static ptx_space space_of_generic(const ptx_module *module, u64 address)
+{
+    static const ptx_space windows[] = {SPACE_GLOBAL, SPACE_SHARED, SPACE_LOCAL, SPACE_PARAM};
+    u64 window = address >> 48;
+    for (const ptx_variable *v = window ? NULL : module->variables; v; v = v->next) {
+        if (v->space == SPACE_CONST && address - v->address < v->bytes) {
+            return SPACE_CONST;
+        }
+    }
+    return windows[window & 3];
+}
+
+/* The parameters of the kernel count as global memory, too. */
 DEFINE_HANDLER(isspacep)
 {
+    const ptx_module *module = w->block->grid->kernel->module;
     const u64 *a = REG(const u64, 1);
     u32 result = 0;
-    LANES(u64 window = a[i] >> 48; u64 space = window == 0   ? SPACE_GLOBAL
-                                               : window == 1 ? SPACE_SHARED
-                                               : window == 2 ? SPACE_LOCAL
-                                                             : SPACE_PARAM;
-          result |= (u32)(space == in->aux) << i;);
+    LANES(ptx_space space = space_of_generic(module, a[i]);
+          bool is_inside = space == in->aux || (space == SPACE_PARAM && in->aux == SPACE_GLOBAL);
+          result |= (u32)is_inside << i;);
     write_predicate(w, in->r[0], result, mask);
 }
 

@@ -14,12 +14,11 @@
 static bool watch_global(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                          u32 access, u32 mask)
 {
-    const memory_tally *tally = w->block->grid->tally;
-    if (tally && (access & ACCESS_READ)) {
-        mark_global(w, tally->read, a, bytes, mask);
-    }
-    if (tally && (access & ACCESS_WRITE)) {
-        mark_global(w, tally->written, a, bytes, mask);
+    if (w->block->counts) {
+        if (!(access & ACCESS_PART)) {
+            ISA(count_request)(w, a, mask);
+        }
+        ISA(tally_global)(w, a, bytes, access, mask);
     }
     return !w->block->race || race_access(w, in, SPACE_GLOBAL, access, a->at, bytes, mask);
 }
@@ -41,7 +40,7 @@ bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes)
 bool ISA(watch_span)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                      u32 access, u32 mask)
 {
-    if (w->block->grid->tally || w->block->race) {
+    if (w->block->counts || w->block->race) {
         w->span = (memory_span){UINT64_MAX, 0, w->span.whole}; /* holds no address */
         return watch_global(w, in, a, bytes, access, mask);
     }
@@ -87,8 +86,13 @@ bool ISA(check_shared_watched)(emu_warp *w, const emu_instr *in, const lane_addr
         ISA(fail_bounds)(w, in, a, bytes, SPACE_SHARED, b->shared_bytes, mask);
         return false;
     }
-    return (a->bits & (align - 1)) || !b->race ||
-           race_access(w, in, SPACE_SHARED, access, a->at, bytes, mask);
+    if (a->bits & (align - 1)) {
+        return true; /* the caller's fault */
+    }
+    if (b->counts) {
+        ISA(count_shared)(w, a, bytes, mask);
+    }
+    return !b->race || race_access(w, in, SPACE_SHARED, access, a->at, bytes, mask);
 }
 
 void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,

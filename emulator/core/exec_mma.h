@@ -6,16 +6,6 @@
 
 #include "exec_lanes.h"
 
-/* aux of mma */
-enum {
-    MMA_AUX_HALVES = 1,   /* 16-bit types: C and D are pairs of f16 */
-    MMA_AUX_DEEP = 1,     /* 8-bit types: k32, else k16 */
-    MMA_AUX_INTEGERS = 2, /* 8-bit types */
-    MMA_AUX_SATURATE = 4,
-    MMA_AUX_A_SHIFT = 8, /* 8-bit types: the type of A, and of B */
-    MMA_AUX_B_SHIFT = 16,
-};
-
 /* True when the whole warp is here. */
 static inline bool enter_mma(emu_warp *w, const emu_instr *in, u32 mask)
 {

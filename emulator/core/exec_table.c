@@ -7,7 +7,7 @@
 #define TABLE_PASTE(isa)  TABLE_PASTE2(isa)
 
 emu_handler *const TABLE_PASTE(EMU_ISA)[IR_OP_COUNT] = {
-#define HANDLER(name) ISA(name),
+#define HANDLER(name, class) ISA(name),
 #include "handlers.def"
 #undef HANDLER
 };

@@ -38,7 +38,7 @@ enum {
 /* Handlers, as numbers that are the same for every instruction set; exec_table.c has the pointers.
  */
 typedef enum ir_op {
-#define HANDLER(name) IR_##name,
+#define HANDLER(name, class) IR_##name,
 #include "handlers.def"
 #undef HANDLER
     IR_OP_COUNT
@@ -63,6 +63,10 @@ typedef struct ir_special_use {
     uint32_t offset;
 } ir_special_use;
 
+/* Behind a block's own shared memory: what the system keeps to itself, and how much of that
+ * cooperative groups use. Figures: what GPUs of compute capability 8.6 report. */
+enum { IR_RESERVED_SHARED = 1024, IR_RESERVED_SHARED_USED = 288, IR_RESERVED_SHARED_ALIGN = 128 };
+
 /* Generic addresses of spaces that are not the global arena: beyond any host address. */
 #define IR_SHARED_WINDOW (UINT64_C(1) << 48)
 #define IR_LOCAL_WINDOW  (UINT64_C(2) << 48)
@@ -76,6 +80,7 @@ typedef struct ir_kernel {
     const ptx_function *function;
     emu_instr *code;
     uint32_t code_count;
+    uint16_t *ops; /* of the code: what PTX says, an ir_op; IR_OP_COUNT: no statement of its own */
     uint32_t *jumps;    /* targets of brx.idx */
     uint8_t *constants; /* the first constant_bytes of every warp's registers */
     size_t constant_bytes, register_bytes;
@@ -83,6 +88,7 @@ typedef struct ir_kernel {
     int special_count;
     size_t local_bytes, param_bytes;
     size_t shared_static, shared_dynamic; /* bytes of static variables; offset of dynamic ones */
+    bool knows_reserved_shared;           /* it reads where the memory of the system begins */
     int registers;                        /* estimate of 32-bit registers a thread */
 } ir_kernel;
 

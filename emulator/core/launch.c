@@ -27,10 +27,12 @@ typedef struct printed_block {
 /* The grid all threads of the crew work on. */
 typedef struct launch_job {
     const exec_grid *grid;
+    uint64_t first, end; /* blocks of the wave that runs, and their turns */
     _Atomic uint64_t next;
     _Atomic uint64_t executed;
     _Atomic uint64_t faulty; /* the first block with a fault; those of later turns need not run */
     pthread_mutex_t lock;    /* of what follows */
+    block_counts counts;     /* of all blocks, if they are counted */
     exec_fault fault;
     printed_block *printed;
     size_t printed_count, printed_capacity;
@@ -69,11 +71,13 @@ static bool start_next(launch_job *job, block_set *set)
         return false;
     }
     uint64_t turn = atomic_fetch_add(&job->next, 1);
-    if (turn >= job->grid->blocks || turn > atomic_load(&job->faulty)) {
+    if (turn >= job->end || turn > atomic_load(&job->faulty)) {
         return false;
     }
+    uint64_t linear =
+        job->first + schedule_block(&job->grid->schedule, turn - job->first, job->end - job->first);
     exec_block *block = take_block(set);
-    block_start(block, job->grid, turn);
+    block_start(block, job->grid, turn, linear);
     POOL_GROW(set->running, set->running_count, set->running_capacity);
     set->running[set->running_count++] = block;
     return true;
@@ -111,6 +115,11 @@ static void finish_block(launch_job *job, block_set *set, int index)
     }
     if (block->fault.result) {
         keep_fault(job, block);
+    }
+    if (block->counts) {
+        pthread_mutex_lock(&job->lock);
+        count_add(&job->counts, block->counts, job->grid->kernel);
+        pthread_mutex_unlock(&job->lock);
     }
     if (block->printed.length) {
         pthread_mutex_lock(&job->lock);
@@ -297,15 +306,61 @@ static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel,
                (size_t)machine->arch->shared_per_block_optin;
 }
 
-static void run_grid(emu_machine *machine, const exec_grid *grid, CUresult *result, char *report,
-                     size_t report_bytes)
+/* One wave after the other, each of at most so many blocks. */
+static void run_waves(emu_machine *machine, launch_job *job, uint64_t wave_blocks)
+{
+    const exec_grid *grid = job->grid;
+    while (job->end < grid->blocks && atomic_load(&job->faulty) == UINT64_MAX) {
+        uint64_t left = grid->blocks - job->end;
+        job->first = job->end;
+        job->end += wave_blocks < left ? wave_blocks : left;
+        atomic_store(&job->next, job->first);
+        if (grid->tally) {
+            tally_begin_wave(grid->tally);
+        }
+        run_job(machine, job);
+    }
+}
+
+/* Counts that are those of a launch as a whole; returns the blocks of a wave. */
+static uint64_t begin_counting(emu_counters *counters, launch_job *job,
+                               const emu_function *function)
+{
+    const exec_grid *grid = job->grid;
+    int resident = emu_blocks_per_sm(function, grid->threads_per_block, grid->dynamic_shared);
+    uint64_t wave_blocks = (uint64_t)(resident ? resident : 1) * (uint64_t)grid->arch->sm_count;
+    counters->blocks = grid->blocks;
+    counters->waves = (grid->blocks + wave_blocks - 1) / wave_blocks;
+    counters->blocks_per_sm = (uint64_t)resident;
+    counters->registers = (uint64_t)grid->kernel->registers;
+    tally_begin_launch(grid->tally);
+    count_begin(&job->counts, grid->kernel);
+    return wave_blocks;
+}
+
+static void end_counting(emu_counters *counters, launch_job *job)
+{
+    const memory_tally *tally = job->grid->tally;
+    count_sum(counters, &job->counts, job->grid->kernel);
+    count_free(&job->counts);
+    counters->bytes_read = tally->bytes[TALLY_READ];
+    counters->bytes_written = tally->bytes[TALLY_WRITTEN];
+    counters->bytes_touched = tally->touched;
+    counters->wave_bytes = tally->wave_bytes;
+}
+
+static void run_grid(emu_counters *counters, const emu_function *function, const exec_grid *grid,
+                     CUresult *result, char *report, size_t report_bytes)
 {
     launch_job job = {.grid = grid};
     atomic_store(&job.faulty, UINT64_MAX);
     pthread_mutex_init(&job.lock, NULL);
-    run_job(machine, &job);
+    uint64_t wave_blocks = grid->tally ? begin_counting(counters, &job, function) : grid->blocks;
+    run_waves(grid->machine, &job, wave_blocks);
     print_all(&job);
-    machine->counts.warp_instructions = atomic_load(&job.executed);
+    if (grid->tally) {
+        end_counting(counters, &job);
+    }
     *result = job.fault.result;
     if (report && report_bytes) {
         snprintf(report, report_bytes, "%s", job.fault.text ? job.fault.text : "");
@@ -338,22 +393,39 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
     grid.shared_bytes = launch->dynamic_shared_bytes
                             ? kernel->shared_dynamic + launch->dynamic_shared_bytes
                             : kernel->shared_static;
+    grid.reserved_shared = (grid.shared_bytes + IR_RESERVED_SHARED_ALIGN - 1) &
+                           ~(size_t)(IR_RESERVED_SHARED_ALIGN - 1);
     CUresult result;
+    emu_counters counters = {0};
     pthread_mutex_lock(&machine->launching);
+    emu_counted *counted = machine->counted;
+    void *counted_user = machine->counted_user;
     grid.id = ++machine->launches;
-    if (machine->tally.read) {
-        grid.tally = &machine->tally;
-        tally_clear(&machine->tally);
-    }
+    grid.tally = counted ? &machine->tally : NULL;
     if (machine->race) {
         grid.race = machine->race;
         race_begin(machine->race);
     }
-    run_grid(machine, &grid, &result, report, report_bytes);
-    if (grid.tally) {
-        tally_count(grid.tally, &machine->memory, &machine->byte_counts);
-        machine->has_byte_counts = true;
+    run_grid(&counters, function, &grid, &result, report, report_bytes);
+    pthread_mutex_unlock(&machine->launching);
+    if (counted) {
+        counted(counted_user, kernel->name, &counters);
     }
+    return result;
+}
+
+CUresult emu_count(emu_machine *machine, emu_counted *counted, void *user)
+{
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&machine->launching);
+    if (!counted) {
+        tally_close(&machine->tally);
+    } else if (!machine->counted && !tally_open(&machine->tally, &machine->memory)) {
+        result = CUDA_ERROR_OUT_OF_MEMORY;
+        counted = NULL;
+    }
+    machine->counted = counted;
+    machine->counted_user = user;
     pthread_mutex_unlock(&machine->launching);
     return result;
 }
@@ -362,12 +434,5 @@ void emu_limit_instructions(emu_machine *machine, uint64_t most)
 {
     pthread_mutex_lock(&machine->launching);
     machine->instruction_limit = most;
-    pthread_mutex_unlock(&machine->launching);
-}
-
-void emu_run_last_counts(emu_machine *machine, emu_run_counts *out)
-{
-    pthread_mutex_lock(&machine->launching);
-    *out = machine->counts;
     pthread_mutex_unlock(&machine->launching);
 }

@@ -102,6 +102,7 @@ void emu_machine_destroy(emu_machine *machine)
     }
     tally_close(&machine->tally);
     race_close(machine->race);
+    occupancy_forget(machine);
     memory_close(&machine->memory);
     pthread_mutex_destroy(&machine->launching);
     free(machine);
@@ -213,6 +214,7 @@ static bool decode_entries(emu_module *module)
             if (!kernel) {
                 return false;
             }
+            kernel->registers = occupancy_registers(module->machine, kernel);
             module->functions[module->function_count++] = (emu_function){module, kernel};
         }
     }

@@ -10,6 +10,13 @@
 
 typedef struct launch_crew launch_crew;
 
+/* The registers of kernels, where they are known from elsewhere. */
+typedef struct known_registers {
+    char *kernel;
+    int count;
+    struct known_registers *next;
+} known_registers;
+
 struct emu_machine {
     const emu_arch *arch;
     emu_schedule schedule;
@@ -22,10 +29,10 @@ struct emu_machine {
     launch_crew *crew;         /* the worker threads, made by the first launch */
     uint64_t launches;
     uint64_t instruction_limit; /* of a launch; 0: none */
-    emu_run_counts counts;
-    memory_tally tally; /* its maps exist while bytes are counted */
-    emu_byte_counts byte_counts;
-    bool has_byte_counts;
+    emu_counted *counted;       /* NULL: launches are not counted */
+    void *counted_user;
+    memory_tally tally; /* open while launches are counted */
+    known_registers *registers;
     race_grid *race; /* NULL: races are not looked for */
     emu_module *modules;
 };
@@ -44,5 +51,9 @@ struct emu_module {
 };
 
 void launch_crew_end(launch_crew *crew); /* NULL allowed */
+
+/* ---- occupancy.c ---- */
+int occupancy_registers(const emu_machine *machine, const ir_kernel *kernel);
+void occupancy_forget(emu_machine *machine); /* what emu_set_registers has said */
 
 #endif

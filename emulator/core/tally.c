@@ -2,76 +2,74 @@
  * tally.c: see tally.h. The maps are reserved when counting begins; a page of them costs nothing
  * before a lane touches the 32 KB that it stands for.
  */
+#include "tally.h"
+
 #include <string.h>
 #include <sys/mman.h>
 
-#include "machine.h"
-
 bool tally_open(memory_tally *tally, const memory_arena *arena)
 {
-    tally->map_bytes = arena->reserved / 8;
-    void *maps = mmap(NULL, 2 * tally->map_bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t bytes = arena->reserved / 8;
+    uint8_t *maps = mmap(NULL, 2 * TALLY_KINDS * bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (maps == MAP_FAILED) {
         return false;
     }
-    tally->read = maps;
-    tally->written = tally->read + tally->map_bytes;
+    *tally = (memory_tally){.map_bytes = bytes};
+    for (size_t kind = 0; kind < TALLY_KINDS; kind++) {
+        tally->wave[kind] = maps + kind * bytes;
+        tally->launch[kind] = maps + (TALLY_KINDS + kind) * bytes;
+    }
+    pthread_mutex_init(&tally->lock, NULL);
     return true;
 }
 
 void tally_close(memory_tally *tally)
 {
-    if (tally->read) {
-        munmap(tally->read, 2 * tally->map_bytes);
+    if (tally->wave[0]) {
+        munmap(tally->wave[0], 2 * TALLY_KINDS * tally->map_bytes);
+        pthread_mutex_destroy(&tally->lock);
     }
     *tally = (memory_tally){0};
 }
 
-void tally_clear(memory_tally *tally)
+void tally_begin_launch(memory_tally *tally)
 {
-    madvise(tally->read, 2 * tally->map_bytes, MADV_DONTNEED);
+    madvise(tally->launch[0], TALLY_KINDS * tally->map_bytes, MADV_DONTNEED);
+    memset(tally->bytes, 0, sizeof tally->bytes);
+    tally->touched = 0;
+    tally->wave_bytes = 0;
 }
 
-/* Allocations begin on whole words of the maps, and bits behind their end are never set. */
-void tally_count(const memory_tally *tally, memory_arena *arena, emu_byte_counts *out)
+void tally_begin_wave(memory_tally *tally)
 {
-    *out = (emu_byte_counts){0};
-    pthread_mutex_lock(&arena->lock);
-    for (size_t i = 0; i < arena->count; i++) {
-        uint64_t first = arena->table[i].base - (uint64_t)(uintptr_t)arena->base;
-        for (uint64_t at = first / 8; at < (first + arena->table[i].bytes + 7) / 8; at += 8) {
-            uint64_t read, written;
-            memcpy(&read, tally->read + at, sizeof read);
-            memcpy(&written, tally->written + at, sizeof written);
-            out->read += (uint64_t)__builtin_popcountll(read);
-            out->written += (uint64_t)__builtin_popcountll(written);
-            out->touched += (uint64_t)__builtin_popcountll(read | written);
-        }
+    madvise(tally->wave[0], TALLY_KINDS * tally->map_bytes, MADV_DONTNEED);
+}
+
+/* Sets bits in one map of a pair; those that were new, and those that are in neither. */
+typedef struct tally_change {
+    uint64_t fresh, untouched;
+} tally_change;
+
+static tally_change set_bits(uint8_t *const maps[TALLY_KINDS], int kind, uint64_t word,
+                             uint64_t bits)
+{
+    uint64_t *own = (uint64_t *)(void *)maps[kind] + word;
+    const uint64_t *other = (const uint64_t *)(const void *)maps[1 - kind] + word;
+    uint64_t fresh = bits & ~*own;
+    __atomic_store_n(own, *own | bits, __ATOMIC_RELAXED);
+    return (tally_change){fresh, fresh & ~*other};
+}
+
+void tally_mark(memory_tally *tally, int kind, uint64_t offset, uint64_t bits)
+{
+    pthread_mutex_lock(&tally->lock);
+    tally_change wave = set_bits(tally->wave, kind, offset / 64, bits);
+    tally->wave_bytes += (uint64_t)__builtin_popcountll(wave.untouched);
+    if (wave.fresh) {
+        tally_change launch = set_bits(tally->launch, kind, offset / 64, wave.fresh);
+        tally->bytes[kind] += (uint64_t)__builtin_popcountll(launch.fresh);
+        tally->touched += (uint64_t)__builtin_popcountll(launch.untouched);
     }
-    pthread_mutex_unlock(&arena->lock);
-}
-
-/* ---- the API ---- */
-
-CUresult emu_count_bytes(emu_machine *machine, bool on)
-{
-    CUresult result = CUDA_SUCCESS;
-    pthread_mutex_lock(&machine->launching);
-    if (!on) {
-        tally_close(&machine->tally);
-    } else if (!machine->tally.read && !tally_open(&machine->tally, &machine->memory)) {
-        result = CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    pthread_mutex_unlock(&machine->launching);
-    return result;
-}
-
-CUresult emu_distinct_bytes(emu_machine *machine, emu_byte_counts *out)
-{
-    pthread_mutex_lock(&machine->launching);
-    *out = machine->byte_counts;
-    CUresult result = machine->has_byte_counts ? CUDA_SUCCESS : CUDA_ERROR_ILLEGAL_STATE;
-    pthread_mutex_unlock(&machine->launching);
-    return result;
+    pthread_mutex_unlock(&tally->lock);
 }

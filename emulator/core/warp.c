@@ -103,9 +103,47 @@ void warp_stop(emu_warp *w)
     w->budget = 0;
 }
 
-void warp_run(emu_warp *w, int32_t quantum)
+static inline void count_issue(instr_count *count, uint32_t mask)
+{
+    count->warps++;
+    if (mask != FULL_MASK) {
+        count->idle_lanes += 32 - (uint64_t)__builtin_popcount(mask);
+    }
+}
+
+/* Takes back what count_issue did for the instruction that w->pc is behind: it will run again. */
+static void count_retry(const emu_warp *w, uint32_t mask)
+{
+    if (w->block->counts) {
+        instr_count *count = &w->block->counts->instrs[w->pc - 1];
+        count->warps--;
+        count->idle_lanes -= 32 - (uint64_t)__builtin_popcount(mask);
+    }
+}
+
+/* Instructions while the budget lasts; instrs NULL: they are not counted. */
+static inline __attribute__((always_inline)) void run_instructions(emu_warp *w, instr_count *instrs)
 {
     const emu_instr *code = w->block->grid->kernel->code;
+    while (w->budget > 0) {
+        if (w->pc == w->merge_pc) {
+            merge_here(w);
+        }
+        const emu_instr *in = code + w->pc;
+        w->pc++;
+        w->budget--;
+        uint32_t mask = w->mask & (predicate(w, in->guard) ^ in->guard_flip);
+        if (instrs) {
+            count_issue(&instrs[in - code], mask);
+        }
+        if (mask) {
+            in->run(w, in, mask);
+        }
+    }
+}
+
+void warp_run(emu_warp *w, int32_t quantum)
+{
     int first = lowest_ready(w);
     if (w->split_count > 1 && w->stuck >= STUCK_QUANTA) {
         /* the lowest split may be spinning on another: let each have its turn */
@@ -119,17 +157,10 @@ void warp_run(emu_warp *w, int32_t quantum)
     if (w->split_count > 1) {
         merge_here(w);
     }
-    while (w->budget > 0) {
-        if (w->pc == w->merge_pc) {
-            merge_here(w);
-        }
-        const emu_instr *in = code + w->pc;
-        w->pc++;
-        w->budget--;
-        uint32_t mask = w->mask & (predicate(w, in->guard) ^ in->guard_flip);
-        if (mask) {
-            in->run(w, in, mask);
-        }
+    if (w->block->counts) {
+        run_instructions(w, w->block->counts->instrs);
+    } else {
+        run_instructions(w, NULL);
     }
     w->stuck = w->split_count > 1 && w->unused == 0 ? w->stuck + 1 : 0;
     w->executed += (uint64_t)(quantum - w->unused);
@@ -164,6 +195,13 @@ void warp_jump(emu_warp *w, uint32_t taken, uint32_t target)
     uint32_t stay = w->mask & ~taken;
     uint32_t targets[2] = {target, w->pc}, groups[2] = {taken, stay};
     warp_scatter(w, targets, groups, stay ? 2 : 1);
+}
+
+void warp_retry(emu_warp *w, uint32_t mask)
+{
+    uint32_t targets[2] = {w->pc - 1, w->pc}, groups[2] = {mask, w->mask & ~mask};
+    count_retry(w, mask);
+    warp_scatter(w, targets, groups, 2);
 }
 
 /* ---- waiting ---- */
@@ -262,6 +300,7 @@ bool warp_meet(emu_warp *w, const emu_instr *in, uint32_t mask, uint32_t wanted,
                     "%s in a diverged warp: the guard keeps lanes 0x%08x out", what,
                     missing & w->mask);
     } else {
+        count_retry(w, mask);
         warp_block(w, SPLIT_AT_MEETING, wanted, false);
         if (is_meeting_hopeless(w)) {
             fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask,
@@ -275,9 +314,7 @@ bool warp_meet(emu_warp *w, const emu_instr *in, uint32_t mask, uint32_t wanted,
 void warp_sync(emu_warp *w, uint32_t mask, uint32_t members)
 {
     if (mask != w->mask) {
-        /* lanes that the guard keeps out go on alone */
-        uint32_t targets[2] = {w->pc - 1, w->pc}, groups[2] = {mask, w->mask & ~mask};
-        warp_scatter(w, targets, groups, 2);
+        warp_retry(w, mask);
         return;
     }
     warp_block(w, SPLIT_AT_WARP_SYNC, members, true);

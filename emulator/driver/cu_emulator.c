@@ -10,25 +10,19 @@ CUresult cuEmulatorLimitInstructions(unsigned long long most)
     return CUDA_SUCCESS;
 }
 
-CUresult cuEmulatorCountBytes(int on)
+CUresult cuEmulatorCount(emu_counted *counted, void *user)
 {
     CUcontext context;
     FRONT_TRY(front_current(&context));
-    return emu_count_bytes(context->machine, on != 0);
+    return emu_count(context->machine, counted, user);
 }
 
-CUresult cuEmulatorDistinctBytes(unsigned long long *read, unsigned long long *written,
-                                 unsigned long long *touched)
+CUresult cuEmulatorSetRegisters(const char *kernel, int registers)
 {
     CUcontext context;
-    emu_byte_counts counts;
     FRONT_TRY(front_current(&context));
-    FRONT_TRY(emu_distinct_bytes(context->machine, &counts));
-    if (read)
-        *read = counts.read;
-    if (written)
-        *written = counts.written;
-    if (touched)
-        *touched = counts.touched;
+    if (!kernel || registers < 1 || registers > 255)
+        return CUDA_ERROR_INVALID_VALUE;
+    emu_set_registers(context->machine, kernel, registers);
     return CUDA_SUCCESS;
 }

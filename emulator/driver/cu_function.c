@@ -127,31 +127,13 @@ CUresult CUDAAPI cuFuncLoad(CUfunction function)
 
 /* ---- occupancy ------------------------------------------------------------------------------ */
 
-static int round_up(int value, int multiple)
-{
-    return (value + multiple - 1) / multiple * multiple;
-}
-
-/* Blocks of `threads` threads that fit on one multiprocessor: the least of what threads, slots,
- * registers (handed out per warp in units of 256) and shared memory (1 KB reserved per block)
- * allow. */
+/* Blocks of `threads` threads that fit on one multiprocessor. */
 static int blocks_per_sm(CUfunction function, int threads, size_t dynamic_bytes)
 {
-    const emu_arch *a = front_settings.arch;
-    int warps = (threads + 31) / 32;
     if (threads > function->attributes.max_threads ||
         dynamic_bytes > (size_t)function->max_dynamic_shared)
         return 0;
-    int blocks = a->max_blocks_per_sm;
-    int by_threads = a->max_threads_per_sm / 32 / warps;
-    int warp_registers = round_up(32 * function->attributes.registers, 256);
-    int by_registers = warp_registers ? a->regs_per_sm / warp_registers / warps : blocks;
-    int shared =
-        round_up((int)(function->attributes.static_shared_bytes + dynamic_bytes), 128) + 1024;
-    int by_shared = a->shared_per_sm / shared;
-    blocks = by_threads < blocks ? by_threads : blocks;
-    blocks = by_registers < blocks ? by_registers : blocks;
-    return by_shared < blocks ? by_shared : blocks;
+    return emu_blocks_per_sm(function->function, (unsigned)threads, dynamic_bytes);
 }
 
 CUresult CUDAAPI cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(

@@ -23,7 +23,7 @@
 static const char library_name[] = "libnvrtc.so.13";
 enum { VERSION_NEEDED = 13000 };
 
-/* X(separator, option): of every compilation, next to --gpu-architecture. */
+/* X(separator, option): of the project's own kernels, next to --gpu-architecture. */
 #define COMPILE_OPTIONS(X)                                                                         \
     X("", "-std=c++17")                                                                            \
     X(" ", "--minimal")                                                                            \
@@ -274,16 +274,65 @@ static mmlp_status fetch(char **out, size_t *bytes, nvrtcProgram program, const 
     return MMLP_OK;
 }
 
+/* The options of one compilation; the first ones are its own. */
+typedef struct option_list {
+    char *own[4];
+    const char **all;
+    int count;
+} option_list;
+
+static void option_list_free(option_list *list)
+{
+    for (size_t i = 0; i < sizeof list->own / sizeof *list->own; i++)
+        free(list->own[i]);
+    free(list->all);
+}
+
+static char *folder_option(const char *inside)
+{
+    const char *home = getenv("CUDA_HOME");
+    char *option = NULL;
+    if (asprintf(&option, "-I%s%s", home && home[0] ? home : MMLP_CUDA_HOME, inside) < 0)
+        return NULL;
+    return option;
+}
+
+static mmlp_status option_list_make(option_list *out, const nvrtc_source *source)
+{
+    const char *const *given = source->options ? source->options : compile_options;
+    int given_count = OPTION_COUNT, own_count = source->options ? 4 : 1;
+    if (source->options)
+        for (given_count = 0; given[given_count];)
+            given_count++;
+    *out = (option_list){0};
+    if (asprintf(&out->own[0], "--gpu-architecture=%s", source->target) < 0)
+        out->own[0] = NULL;
+    if (source->options) {
+        out->own[1] = folder_option("/include");
+        out->own[2] = folder_option("/include/cccl");
+        out->own[3] = strdup("-no-cache"); /* without it NVRTC 13.0 has crashed */
+    }
+    out->all = calloc((size_t)(own_count + given_count), sizeof *out->all);
+    for (int i = 0; i < own_count; i++) {
+        if (!out->all || !out->own[i])
+            return mmlp_fail_memory(strlen(source->target), "the options of NVRTC");
+        out->all[out->count++] = out->own[i];
+    }
+    for (int i = 0; i < given_count; i++)
+        out->all[out->count++] = given[i];
+    return MMLP_OK;
+}
+
 /* NVRTC makes other machine code where the thread's locale has a decimal comma: the locale of the
  * program must not reach it. */
 static nvrtcResult compile_in_c_locale(const nvrtc *compiler, nvrtcProgram program,
-                                       const char *const *options)
+                                       const option_list *options)
 {
     locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     if (!plain)
         return NVRTC_ERROR_OUT_OF_MEMORY;
     locale_t callers = uselocale(plain);
-    nvrtcResult result = compiler->nvrtcCompileProgram(program, OPTION_COUNT + 1, options);
+    nvrtcResult result = compiler->nvrtcCompileProgram(program, options->count, options->all);
     uselocale(callers);
     freelocale(plain);
     return result;
@@ -296,20 +345,17 @@ mmlp_status nvrtc_compile(nvrtc_image *out, const nvrtc *compiler, const nvrtc_s
     nvrtcProgram program = NULL;
     char *raw_log = NULL;
     size_t raw_log_bytes = 0;
-    char *architecture = NULL;
-    if (asprintf(&architecture, "--gpu-architecture=%s", source->target) < 0)
-        return mmlp_fail_memory(strlen(source->target), "an NVRTC option");
-    const char *options[OPTION_COUNT + 1] = {architecture};
-    memcpy(options + 1, compile_options, sizeof compile_options);
+    option_list options;
+    nvrtcResult result;
+    MMLP_TRY_CLEANUP(option_list_make(&options, source));
 
-    nvrtcResult result =
-        compiler->nvrtcCreateProgram(&program, source->text, source->name, 0, NULL, NULL);
+    result = compiler->nvrtcCreateProgram(&program, source->text, source->name, 0, NULL, NULL);
     if (result != NVRTC_SUCCESS) {
         status = mmlp_fail(MMLP_ERROR_COMPILE, "%s: NVRTC: %s", source->name,
                            compiler->nvrtcGetErrorString(result));
         goto cleanup;
     }
-    result = compile_in_c_locale(compiler, program, options);
+    result = compile_in_c_locale(compiler, program, &options);
     MMLP_TRY_CLEANUP(fetch(&raw_log, &raw_log_bytes, program, "log",
                            compiler->nvrtcGetProgramLogSize, compiler->nvrtcGetProgramLog));
     out->log = map_log(raw_log, source);
@@ -336,6 +382,6 @@ cleanup:
     if (program)
         compiler->nvrtcDestroyProgram(&program);
     free(raw_log);
-    free(architecture);
+    option_list_free(&options);
     return status;
 }

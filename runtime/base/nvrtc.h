@@ -22,7 +22,8 @@ void nvrtc_close(nvrtc *compiler); /* NULL allowed */
 int nvrtc_version(const nvrtc *compiler);      /* 13000 is 13.0 */
 const char *nvrtc_path(const nvrtc *compiler); /* what dlopen was given */
 
-/* The options of every compilation, without the target: part of what a cached image depends on. */
+/* The options of the project's own kernels, without the target: part of what a cached image depends
+ * on. */
 const char *nvrtc_options_line(void);
 
 /* Where a line of the source came from: *file NULL when unknown. Borrowed strings. */
@@ -31,9 +32,12 @@ typedef void (*nvrtc_line_map)(const char **file, int *file_line, int line, cons
 typedef struct nvrtc_source {
     const char *name;        /* of the source, in messages: "linear_fc1_forward.cu" */
     const char *text;        /* CUDA C++ */
-    const char *target;      /* "sm_80", "sm_90a" */
+    const char *target;      /* "sm_80", "sm_90a"; of "compute_80" comes no cubin */
     nvrtc_line_map line_map; /* NULL: lines of the source are reported as they are */
     const void *user;        /* for line_map */
+    /* NULL-terminated, for a program that includes headers of the toolkit; NULL: those of
+     * nvrtc_options_line, and no headers. */
+    const char *const *options;
 } nvrtc_source;
 
 typedef struct nvrtc_image {

@@ -1,6 +1,8 @@
 /* driver_bytes.c: the counts of distinct bytes that a kernel read, wrote and touched. */
 #include <driver/cu_emulator.h>
+#include <inttypes.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "fixture.h"
@@ -75,12 +77,23 @@ static const char kernels[] = ".version 8.0\n.target sm_80\n.address_size 64\n" 
 
 static CUcontext context;
 static CUmodule module;
+static emu_counters last;
+static int counted_launches;
+static char last_kernel[32];
+
+static void keep(void *user, const char *kernel, const emu_counters *counters)
+{
+    cr_assert_eq(user, &last);
+    snprintf(last_kernel, sizeof last_kernel, "%s", kernel);
+    last = *counters;
+    counted_launches++;
+}
 
 static void open_counting(void)
 {
     context = open_device();
     EXPECT_OK(cuModuleLoadData(&module, kernels));
-    EXPECT_OK(cuEmulatorCountBytes(1));
+    EXPECT_OK(cuEmulatorCount(keep, &last));
 }
 
 static CUdeviceptr filled(size_t bytes)
@@ -100,14 +113,13 @@ static void launch(const char *name, unsigned blocks, CUdeviceptr x, CUdeviceptr
     EXPECT_OK(cuCtxSynchronize());
 }
 
-static void expect_bytes(unsigned long long read, unsigned long long written,
-                         unsigned long long touched, const char *what)
+static void expect_bytes(uint64_t read, uint64_t written, uint64_t touched, const char *what)
 {
-    unsigned long long r = 0, w = 0, t = 0;
-    EXPECT_OK(cuEmulatorDistinctBytes(&r, &w, &t));
-    cr_expect(r == read && w == written && t == touched,
-              "%s: read %llu, wrote %llu, touched %llu; wanted %llu, %llu, %llu", what, r, w, t,
-              read, written, touched);
+    cr_expect(
+        last.bytes_read == read && last.bytes_written == written && last.bytes_touched == touched,
+        "%s: read %" PRIu64 ", wrote %" PRIu64 ", touched %" PRIu64 "; wanted %" PRIu64 ", %" PRIu64
+        ", %" PRIu64,
+        what, last.bytes_read, last.bytes_written, last.bytes_touched, read, written, touched);
 }
 
 /* ---- one kind of access after the other ----------------------------------------------------- */
@@ -218,29 +230,35 @@ Test(bytes, are_the_same_for_every_number_of_threads)
     }
 }
 
-Test(bytes, are_those_of_the_last_launch_while_counting_was_on)
+Test(bytes, are_handed_out_for_each_launch_while_counting_is_on)
 {
     context = open_device();
-    unsigned long long read = 0;
     EXPECT_OK(cuModuleLoadData(&module, kernels));
     CUdeviceptr x = filled(4096);
     launch("load", 1, x, 0, 4, 64);
-    EXPECT_RESULT(CUDA_ERROR_ILLEGAL_STATE, cuEmulatorDistinctBytes(&read, NULL, NULL));
-    EXPECT_OK(cuEmulatorCountBytes(1));
-    EXPECT_OK(cuEmulatorCountBytes(1));
-    EXPECT_RESULT(CUDA_ERROR_ILLEGAL_STATE, cuEmulatorDistinctBytes(&read, NULL, NULL));
+    EXPECT_OK(cuEmulatorCount(keep, &last));
+    EXPECT_OK(cuEmulatorCount(keep, &last));
+    cr_expect_eq(counted_launches, 0);
     launch("load", 1, x, 0, 4, 10);
-    EXPECT_OK(cuEmulatorCountBytes(0));
+    launch("load_nc", 1, x, 0, 4, 10);
+    cr_expect_eq(counted_launches, 2);
+    cr_expect_str_eq(last_kernel, "load_nc");
+    EXPECT_OK(cuEmulatorCount(NULL, NULL));
+    EXPECT_OK(cuEmulatorCount(NULL, NULL));
     launch("load", 1, x, 0, 4, 64);
-    EXPECT_OK(cuMemFree(x));
-    expect_bytes(40, 0, 40, "the second");
-    EXPECT_OK(cuEmulatorDistinctBytes(NULL, NULL, NULL));
+    cr_expect_eq(counted_launches, 2);
+    EXPECT_OK(cuEmulatorCount(keep, &last));
+    launch("load", 1, x, 0, 4, 12);
+    expect_bytes(48, 0, 48, "counted again");
     CUcontext other;
     EXPECT_OK(cuCtxCreate(&other, NULL, 0, 0));
-    EXPECT_RESULT(CUDA_ERROR_ILLEGAL_STATE, cuEmulatorDistinctBytes(&read, NULL, NULL));
+    EXPECT_OK(cuModuleLoadData(&module, kernels));
+    launch("load", 1, 0, 0, 4, 0);
+    cr_expect_eq(counted_launches, 3, "another context counts");
     EXPECT_OK(cuCtxDestroy(other));
     EXPECT_OK(cuCtxDestroy(context));
-    EXPECT_RESULT(CUDA_ERROR_INVALID_CONTEXT, cuEmulatorCountBytes(1));
+    EXPECT_RESULT(CUDA_ERROR_INVALID_CONTEXT, cuEmulatorCount(keep, &last));
+    EXPECT_RESULT(CUDA_ERROR_INVALID_CONTEXT, cuEmulatorSetRegisters("load", 32));
 }
 
 Test(bytes, are_counted_in_graphs_too_and_faults_are_still_found)

@@ -272,8 +272,8 @@ Test(names, every_function_is_exported_under_its_name_and_its_symbol)
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         cr_expect_not_null(dlsym(library, names[i]), "%s", names[i]);
     cr_expect_not_null(dlsym(library, "cuEmulatorLastReport"));
-    cr_expect_not_null(dlsym(library, "cuEmulatorCountBytes"));
-    cr_expect_not_null(dlsym(library, "cuEmulatorDistinctBytes"));
+    cr_expect_not_null(dlsym(library, "cuEmulatorCount"));
+    cr_expect_not_null(dlsym(library, "cuEmulatorSetRegisters"));
     cr_expect_null(dlsym(library, "emu_run"));
     cr_expect_null(dlsym(library, "front_current"));
     dlclose(library);

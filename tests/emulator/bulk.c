@@ -76,6 +76,10 @@ Test(bulk, a_load_is_there_when_its_mbarrier_says_so)
 {
     expect("256 bytes", INIT EXPECT_BYTES("256") LOAD("0", "0", "256") WAIT("0") KEEP, 64, 64,
            as_given);
+    expect("to .shared::cta",
+           INIT EXPECT_BYTES("256") "@%p1 cp.async.bulk.shared::cta.global.mbarrier::complete_tx::"
+                                    "bytes [shared], [%in], 256, [shared+8192];\n" WAIT("0") KEEP,
+           64, 64, as_given);
     expect("two copies of one phase",
            INIT EXPECT_BYTES("272") LOAD("0", "64", "16") LOAD("16", "16", "256") WAIT("0") KEEP,
            64, 64, from_64);

@@ -1,12 +1,8 @@
-/*
- * compiled.c: NVRTC as an ordinary program uses it, with the toolkit's headers. The library is the
- * one that base/nvrtc.h finds; kernels of the project itself have no include folder.
- */
+/* compiled.c: PTX of the tests' programs: of NVRTC with the toolkit's headers, or, where
+ * MMLP_TEST_COMPILER is nvcc, what the build has made with it. */
 #include "compiled.h"
 
 #include <criterion/criterion.h>
-#include <dlfcn.h>
-#include <nvrtc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,10 +13,10 @@
 
 static char load_log[4096];
 
-static char *read_program(const char *file)
+static char *read_text(const char *folder, const char *file, const char *ending)
 {
     char *path = NULL;
-    cr_assert(asprintf(&path, MMLP_TEST_PROGRAMS "/%s", file) > 0);
+    cr_assert(asprintf(&path, "%s/%s%s", folder, file, ending) > 0);
     FILE *stream = fopen(path, "r");
     cr_assert(stream != NULL, "%s cannot be opened", path);
     char *text = NULL;
@@ -31,47 +27,32 @@ static char *read_program(const char *file)
     return text;
 }
 
-/* A function of the library, into a pointer of its type. */
-#define LOOK_UP(library, name)                                                                     \
-    __typeof__(name) *name##_;                                                                     \
-    *(void **)(&name##_) = dlsym(library, #name);                                                  \
-    cr_assert(name##_ != NULL, "NVRTC has no " #name)
+static char *compile_with_nvrtc(const char *file, const char *target)
+{
+    static const char *const options[] = {"-std=c++17", "--device-int128", NULL};
+    char *text = read_text(MMLP_TEST_PROGRAMS, file, "");
+    nvrtc *compiler = NULL;
+    nvrtc_image image;
+    nvrtc_source source = {.name = file, .text = text, .target = target, .options = options};
+    cr_assert_eq(nvrtc_open(&compiler, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(nvrtc_compile(&image, compiler, &source), MMLP_OK, "%s\n%s", mmlp_last_error(),
+                 image.log);
+    char *ptx = image.ptx;
+    image.ptx = NULL;
+    nvrtc_image_free(&image);
+    nvrtc_close(compiler);
+    free(text);
+    return ptx;
+}
 
 char *compiled_ptx(const char *file, const char *target)
 {
-    nvrtc *found = NULL;
-    cr_assert_eq(nvrtc_open(&found, NULL), MMLP_OK, "%s", mmlp_last_error());
-    void *library = dlopen(nvrtc_path(found), RTLD_NOW | RTLD_NODELETE);
-    cr_assert(library != NULL);
-    LOOK_UP(library, nvrtcCreateProgram);
-    LOOK_UP(library, nvrtcCompileProgram);
-    LOOK_UP(library, nvrtcGetProgramLogSize);
-    LOOK_UP(library, nvrtcGetProgramLog);
-    LOOK_UP(library, nvrtcGetPTXSize);
-    LOOK_UP(library, nvrtcGetPTX);
-    LOOK_UP(library, nvrtcDestroyProgram);
-
-    char *text = read_program(file), *log = NULL, *ptx = NULL, architecture[64];
-    size_t bytes = 0;
-    nvrtcProgram program = NULL;
-    snprintf(architecture, sizeof architecture, "--gpu-architecture=%s", target);
-    const char *options[] = {architecture, "-I" MMLP_TEST_CUDA_INCLUDE,
-                             "-I" MMLP_TEST_CUDA_INCLUDE "/cccl", "-std=c++17", "-no-cache"};
-    cr_assert_eq(nvrtcCreateProgram_(&program, text, file, 0, NULL, NULL), NVRTC_SUCCESS);
-    nvrtcResult result = nvrtcCompileProgram_(program, sizeof options / sizeof options[0], options);
-    nvrtcGetProgramLogSize_(program, &bytes);
-    log = calloc(1, bytes + 1);
-    nvrtcGetProgramLog_(program, log);
-    cr_assert(result == NVRTC_SUCCESS, "%s for %s: %s", file, target, log);
-    cr_assert_eq(nvrtcGetPTXSize_(program, &bytes), NVRTC_SUCCESS);
-    ptx = calloc(1, bytes + 1);
-    cr_assert_eq(nvrtcGetPTX_(program, ptx), NVRTC_SUCCESS);
-    nvrtcDestroyProgram_(&program);
-    free(log);
-    free(text);
-    dlclose(library);
-    nvrtc_close(found);
-    return ptx;
+    const char *compiler = getenv("MMLP_TEST_COMPILER");
+    if (!compiler || strcmp(compiler, "nvcc") != 0)
+        return compile_with_nvrtc(file, target);
+    char ending[64];
+    snprintf(ending, sizeof ending, ".%s.ptx", target);
+    return read_text(MMLP_TEST_NVCC_PROGRAMS, file, ending);
 }
 
 void compiled_for_targets(const char *file, void (*check)(CUmodule module))

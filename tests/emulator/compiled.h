@@ -1,6 +1,6 @@
 /*
- * compiled.h: CUDA C programs of tests/emulator/programs, compiled by NVRTC and loaded on the
- * emulated device.
+ * compiled.h: CUDA C programs of tests/emulator/programs, compiled by NVRTC or nvcc and loaded on
+ * the emulated device.
  */
 #ifndef MMLP_TESTS_COMPILED_H
 #define MMLP_TESTS_COMPILED_H

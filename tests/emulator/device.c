@@ -3,8 +3,16 @@
 
 #include <criterion/criterion.h>
 #include <driver/cu_emulator.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static CUcontext context;
+static char *loaded; /* the PTX of the module that was loaded last */
 
 static void check(CUresult result, const char *call, const char *what)
 {
@@ -57,6 +65,8 @@ CUmodule device_load(const char *ptx, const char *what)
     CUmodule module = NULL;
     CUresult result = cuModuleLoadDataEx(&module, ptx, 2, options, values);
     cr_assert(result == CUDA_SUCCESS, "%s: does not load (%d): %s", what, (int)result, log);
+    free(loaded);
+    loaded = strdup(ptx);
     return module;
 }
 
@@ -79,13 +89,35 @@ void device_run(CUmodule module, const char *entry, unsigned blocks, unsigned th
 {
     check(launch(module, entry, blocks, threads, shared_bytes, arguments), "launch", what);
     check(cuCtxSynchronize(), "cuCtxSynchronize", what);
+    device_has_run();
 }
 
 CUresult device_try(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
                     unsigned shared_bytes, void **arguments)
 {
     CUresult result = launch(module, entry, blocks, threads, shared_bytes, arguments);
-    return result == CUDA_SUCCESS ? cuCtxSynchronize() : result;
+    if (result == CUDA_SUCCESS)
+        result = cuCtxSynchronize();
+    if (result == CUDA_SUCCESS)
+        device_has_run();
+    return result;
+}
+
+void device_has_run(void)
+{
+    const char *folder = getenv("MMLP_TEST_COVERAGE"), *set = getenv("MMLP_EMULATOR_ISA");
+    const char *numerics = getenv("MMLP_EMULATOR_NUMERICS");
+    if (!folder || !set || !loaded)
+        return;
+    char path[4096];
+    bool is_exact = numerics && strncmp(numerics, "exact", 5) == 0;
+    snprintf(path, sizeof path, "%s/%s%s", folder, set, is_exact ? "-exact" : "");
+    mkdir(folder, 0777);
+    int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    size_t bytes = strlen(loaded) + 1;
+    /* in one call, for tests that run side by side */
+    cr_assert(file >= 0 && write(file, loaded, bytes) == (ssize_t)bytes, "%s: not written", path);
+    close(file);
 }
 
 const char *device_last_report(void)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "softfloat.h"
 
 enum { RANDOM_ROWS = 2048, MAX_EDGES = 40 };
 
@@ -17,9 +18,10 @@ static const struct {
     const char *reg; /* register and memory type */
     int bytes;
 } storage[] = {
-    [ISA_NONE] = {"b32", 4}, [ISA_I16] = {"b16", 2}, [ISA_I32] = {"b32", 4},
-    [ISA_I64] = {"b64", 8},  [ISA_F16] = {"b16", 2}, [ISA_BF16] = {"b16", 2},
-    [ISA_F32] = {"f32", 4},  [ISA_F64] = {"f64", 8},
+    [ISA_NONE] = {"b32", 4},  [ISA_I16] = {"b16", 2},    [ISA_I32] = {"b32", 4},
+    [ISA_I64] = {"b64", 8},   [ISA_F16] = {"b16", 2},    [ISA_BF16] = {"b16", 2},
+    [ISA_F32] = {"f32", 4},   [ISA_F64] = {"f64", 8},    [ISA_BIT] = {"b32", 4},
+    [ISA_F16X2] = {"b32", 4}, [ISA_BF16X2] = {"b32", 4}, [ISA_F32X2] = {"b64", 8},
 };
 
 static uint64_t random_bits(void)
@@ -32,25 +34,32 @@ static uint64_t random_bits(void)
     return x ^ x >> 31;
 }
 
-static uint64_t bits32(float value)
+/* The type of an element of a pair; of other types the type itself. */
+static isa_type element_of(isa_type type)
 {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static uint64_t bits64(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
+    return type == ISA_F16X2    ? ISA_F16
+           : type == ISA_BF16X2 ? ISA_BF16
+           : type == ISA_F32X2  ? ISA_F32
+                                : type;
 }
 
 static int edges(uint64_t out[MAX_EDGES], isa_type type)
 {
     int count = 0;
+    isa_type element = element_of(type);
+    if (element != type) {
+        uint64_t low[MAX_EDGES];
+        count = edges(low, element);
+        for (int i = 0; i < count; ++i)
+            out[i] = low[i] | low[(7 * i + 3) % count] << (8 * storage[element].bytes);
+        return count;
+    }
     switch (type) {
-    case ISA_NONE:
+    case ISA_BIT:
+        out[count++] = 1;
+        out[count++] = 0;
+        break;
+    default:
         out[count++] = 0;
         break;
     case ISA_I16:
@@ -118,7 +127,7 @@ static int edges(uint64_t out[MAX_EDGES], isa_type type)
                                        4294967296.0f,  -2147483904.0f, 9.2233720368547758e18f,
                                        0.99999994f,    1.0000001f};
         for (size_t i = 0; i < sizeof floats / sizeof floats[0]; ++i)
-            out[count++] = bits32(floats[i]);
+            out[count++] = bits_of_float(floats[i]);
         static const uint32_t special[] = {0x80000000, 0x7f800000, 0xff800000, 0x7fc00000,
                                            0xffc12345};
         for (size_t i = 0; i < sizeof special / sizeof special[0]; ++i)
@@ -145,7 +154,7 @@ static int edges(uint64_t out[MAX_EDGES], isa_type type)
                                          2147483647.5,
                                          4294967295.5};
         for (size_t i = 0; i < sizeof doubles / sizeof doubles[0]; ++i)
-            out[count++] = bits64(doubles[i]);
+            out[count++] = bits_of_double(doubles[i]);
         static const uint64_t special[] = {0x8000000000000000, 0x7ff0000000000000,
                                            0xfff0000000000000, 0x7ff8000000000000};
         for (size_t i = 0; i < sizeof special / sizeof special[0]; ++i)
@@ -160,6 +169,9 @@ static int edges(uint64_t out[MAX_EDGES], isa_type type)
  * vanishes. */
 static uint64_t random_operand(isa_type type)
 {
+    isa_type element = element_of(type);
+    if (element != type)
+        return random_operand(element) | random_operand(element) << (8 * storage[element].bytes);
     uint64_t bits = random_bits();
     int moderate = (int)(random_bits() & 1);
     switch (type) {
@@ -173,6 +185,8 @@ static uint64_t random_operand(isa_type type)
         return moderate ? (bits & 0x800fffffffffffff) | (1016 + random_bits() % 14) << 52 : bits;
     case ISA_NONE:
         return 0;
+    case ISA_BIT:
+        return bits & 1;
     default:
         return bits >> (random_bits() % 64);
     }
@@ -225,7 +239,8 @@ static char *make_ptx(const isa_case *test)
         ".visible .entry one(.param .u64 pd, .param .u64 pa, .param .u64 pb, .param .u64 pc, "
         ".param .u32 pn)\n{\n"
         "  .reg .%s %%d; .reg .%s %%a; .reg .%s %%b; .reg .%s %%c;\n"
-        "  .reg .pred %%p, %%q, %%end; .reg .b32 %%t, %%n, %%i, %%x, %%y; .reg .b64 %%g, %%o;\n"
+        "  .reg .pred %%p, %%q, %%s, %%end; .reg .b32 %%t, %%n, %%i, %%x, %%y; .reg .b64 %%g, "
+        "%%o;\n"
         "  mov.u32 %%x, %%ctaid.x; mov.u32 %%y, %%ntid.x; mov.u32 %%i, %%tid.x;\n"
         "  mad.lo.s32 %%i, %%x, %%y, %%i;\n"
         "  ld.param.u32 %%n, [pn];\n  setp.ge.u32 %%end, %%i, %%n;\n  @%%end ret;\n"
@@ -235,7 +250,7 @@ static char *make_ptx(const isa_case *test)
         "%%b, [%%g];\n"
         "  ld.param.u64 %%g, [pc]; mul.wide.u32 %%o, %%i, %d; add.s64 %%g, %%g, %%o; ld.global.%s "
         "%%c, [%%g];\n"
-        "  %s\n"
+        "CASE:\n  %s\nCASE_END:\n"
         "  ld.param.u64 %%g, [pd]; mul.wide.u32 %%o, %%i, %d; add.s64 %%g, %%g, %%o; st.global.%s "
         "[%%g], %%d;\n"
         "  ret;\n}\n",
@@ -257,12 +272,18 @@ static CUdeviceptr upload(const uint64_t *values, size_t count, isa_type type)
     return pointer;
 }
 
-static double value32(uint64_t bits)
+static double value_of(uint64_t bits, isa_type type)
 {
-    float value;
-    uint32_t word = (uint32_t)bits;
-    memcpy(&value, &word, sizeof value);
-    return (double)value;
+    switch (type) {
+    case ISA_F16:
+        return format_to_double(format_f16, bits);
+    case ISA_BF16:
+        return format_to_double(format_bf16, bits);
+    case ISA_F32:
+        return (double)float_of(bits);
+    default:
+        return double_of(bits);
+    }
 }
 
 static int is_nan(uint64_t bits, isa_type type)
@@ -286,26 +307,33 @@ static int64_t ordered32(uint64_t bits)
     return bits & 0x80000000 ? -(int64_t)(bits & 0x7fffffff) : (int64_t)bits;
 }
 
-static int agrees(const isa_case *test, uint64_t got, uint64_t expected)
+static int agrees_element(isa_type type, isa_compare compare, uint64_t got, uint64_t expected)
 {
+    static const double bounds[] = {
+        [ISA_REL20] = 0x1p-20, [ISA_REL18] = 0x1p-18, [ISA_REL10] = 0x1p-10, [ISA_REL7] = 0x1p-7,
+        [ISA_ABS20] = 0x1p-20, [ISA_ABS10] = 0x1p-10, [ISA_ABS8] = 0x1p-8};
     if (got == expected)
         return 1;
-    if (is_nan(expected, test->d) || is_nan(got, test->d))
-        return is_nan(got, test->d) && is_nan(expected, test->d);
-    double g, e;
-    switch (test->compare) {
-    case ISA_EXACT:
+    if (is_nan(expected, type) || is_nan(got, type))
+        return is_nan(got, type) && is_nan(expected, type);
+    if (compare == ISA_EXACT)
         return 0;
-    case ISA_ULP2:
+    if (compare == ISA_ULP2)
         return llabs(ordered32(got) - ordered32(expected)) <= 2;
-    case ISA_REL20:
-    case ISA_REL10:
-        g = value32(got), e = value32(expected);
-        return fabs(g - e) <= fabs(e) * (test->compare == ISA_REL20 ? 0x1p-20 : 0x1p-10);
-    case ISA_ABS20:
-        return fabs(value32(got) - value32(expected)) <= 0x1p-20;
-    }
-    return 0;
+    double g = value_of(got, type), e = value_of(expected, type);
+    double scale = compare >= ISA_ABS20 ? 1.0 : fabs(e);
+    return fabs(g - e) <= scale * bounds[compare];
+}
+
+static int agrees(const isa_case *test, uint64_t got, uint64_t expected)
+{
+    isa_type element = element_of(test->d);
+    if (element == test->d)
+        return agrees_element(element, test->compare, got, expected);
+    uint64_t mask = mask_of(element);
+    int bits = 8 * storage[element].bytes;
+    return agrees_element(element, test->compare, got & mask, expected & mask) &&
+           agrees_element(element, test->compare, got >> bits, expected >> bits);
 }
 
 static void run_case(const isa_case *test)

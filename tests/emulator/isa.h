@@ -2,7 +2,8 @@
  * isa.h: tests one PTX instruction at a time against a scalar oracle in C. The oracles are written
  * from the text of the PTX ISA, apart from the emulator's handlers.
  *
- * A case is a line of PTX over the registers %a, %b, %c (inputs), %d (result), and scratch %p, %q
+ * A case is a line of PTX over the registers %a, %b, %c (inputs), %d (result), and scratch %p, %q,
+ * %s
  * (.pred) and %t (.b32); it runs once for every combination of the inputs' edge values and for
  * random bits. The oracle works on raw bits.
  */
@@ -22,15 +23,23 @@ typedef enum isa_type {
     ISA_F16,
     ISA_BF16,
     ISA_F32,
-    ISA_F64
+    ISA_F64,
+    ISA_BIT,   /* 0 or 1 in 32 bits */
+    ISA_F16X2, /* two elements in a register, the first in the low half */
+    ISA_BF16X2,
+    ISA_F32X2
 } isa_type;
 
 typedef enum isa_compare {
     ISA_EXACT, /* bit for bit, but any NaN equals any NaN when the result is a float type */
     ISA_ULP2,  /* f32: at most 2 units in the last place apart */
-    ISA_REL20, /* f32: relative error at most 2^-20 */
-    ISA_REL10, /* f32: relative error at most 2^-10 */
-    ISA_ABS20  /* f32: absolute error at most 2^-20 */
+    ISA_REL20, /* floats: relative error at most 2^-20 */
+    ISA_REL18, /* relative error at most 2^-18 */
+    ISA_REL10, /* relative error at most 2^-10 */
+    ISA_REL7,  /* relative error at most 2^-7 */
+    ISA_ABS20, /* absolute error at most 2^-20 */
+    ISA_ABS10, /* absolute error at most 2^-10 */
+    ISA_ABS8   /* absolute error at most 2^-8 */
 } isa_compare;
 
 typedef struct isa_case {

@@ -1,422 +1,297 @@
-/* isa_convert.c: cvt between every pair of types, in every rounding mode (PTX ISA 9.7.9.21). */
+/* isa_convert.c: cvt between numbers of every two types, with every modifier (PTX ISA 9.7.9.21). */
 #include <criterion/criterion.h>
 #include <fenv.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "device.h"
 #include "isa.h"
 #include "softfloat.h"
 
-/* ---- integers ---------------------------------------------------------------------------------
- */
+/* ---- types and modifiers ---- */
 
-typedef struct integer_type {
+typedef struct number_type {
     const char *name;
-    int bits, is_signed;
-} integer_type;
+    isa_type reg;
+    int bits;
+    char class; /* unsigned, signed, float */
+    float_format format;
+} number_type;
 
-static const integer_type integers[] = {{"u8", 8, 0},   {"s8", 8, 1},   {"u16", 16, 0},
-                                        {"s16", 16, 1}, {"u32", 32, 0}, {"s32", 32, 1},
-                                        {"u64", 64, 0}, {"s64", 64, 1}};
-enum { INTEGERS = sizeof integers / sizeof integers[0] };
+static const number_type types[] = {
+    {"u8", ISA_I16, 8, 'u', {0}},          {"s8", ISA_I16, 8, 's', {0}},
+    {"u16", ISA_I16, 16, 'u', {0}},        {"s16", ISA_I16, 16, 's', {0}},
+    {"u32", ISA_I32, 32, 'u', {0}},        {"s32", ISA_I32, 32, 's', {0}},
+    {"u64", ISA_I64, 64, 'u', {0}},        {"s64", ISA_I64, 64, 's', {0}},
+    {"f16", ISA_F16, 16, 'f', {5, 10, 1}}, {"bf16", ISA_BF16, 16, 'f', {8, 7, 1}},
+    {"f32", ISA_F32, 32, 'f', {8, 23, 1}}, {"f64", ISA_F64, 64, 'f', {11, 52, 1}},
+};
+enum { TYPES = sizeof types / sizeof types[0] };
 
-/* What the oracles below convert between: set before each case. */
-static integer_type from_integer, to_integer;
-static int saturating, mode;
+/* The case that runs. */
+static const number_type *from, *to;
+static rounding mode;
+static int flushes, saturates, clamps_below, is_finite;
 
-static isa_type register_of(int bits)
+static const char *const whole_modes[] = {".rni", ".rzi", ".rmi", ".rpi"};
+static const char *const float_modes[] = {".rn", ".rz", ".rm", ".rp"};
+
+static int is_float(const number_type *type)
 {
-    return bits <= 16 ? ISA_I16 : bits == 32 ? ISA_I32 : ISA_I64;
+    return type->class == 'f';
 }
 
-static __int128 value_of(integer_type type, uint64_t bits)
+static int is_named(const number_type *type, const char *name)
 {
-    int unused = 64 - type.bits;
-    return type.is_signed ? (__int128)((int64_t)(bits << unused) >> unused)
-                          : (__int128)(bits << unused >> unused);
+    return strcmp(type->name, name) == 0;
 }
 
-static __int128 least(integer_type type)
+static int involves(const char *name)
 {
-    return type.is_signed ? -((__int128)1 << (type.bits - 1)) : 0;
+    return is_named(from, name) || is_named(to, name);
 }
 
-static __int128 most(integer_type type)
+/* ---- what cvt gives ---- */
+
+static __int128 integer_value(const number_type *type, uint64_t bits)
 {
-    return ((__int128)1 << (type.bits - type.is_signed)) - 1;
+    int unused = 64 - type->bits;
+    return type->class == 's' ? (__int128)((int64_t)(bits << unused) >> unused)
+                              : (__int128)(bits << unused >> unused);
+}
+
+static __int128 least(const number_type *type)
+{
+    return type->class == 's' ? -((__int128)1 << (type->bits - 1)) : 0;
+}
+
+static __int128 most(const number_type *type)
+{
+    return ((__int128)1 << (type->bits - (type->class == 's'))) - 1;
 }
 
 /* An 8-bit result lies in a 16-bit register, extended by its own sign. */
-static uint64_t into_register(integer_type type, __int128 value)
+static uint64_t into_register(__int128 value)
 {
-    return (uint64_t)value_of(type, (uint64_t)value);
+    return (uint64_t)integer_value(to, (uint64_t)value);
 }
 
-static uint64_t integer_to_integer(uint64_t a, uint64_t b, uint64_t c)
+static double flush(const number_type *type, double value)
 {
-    (void)b, (void)c;
-    __int128 value = value_of(from_integer, a);
-    if (saturating && value < least(to_integer))
-        value = least(to_integer);
-    if (saturating && value > most(to_integer))
-        value = most(to_integer);
-    return into_register(to_integer, value);
+    int is_subnormal = is_named(type, "f32") && fabs(value) < 0x1p-126;
+    return flushes && is_subnormal ? copysign(0.0, value) : value;
 }
 
-Test(isa_convert, integers_extend_truncate_and_saturate)
+static double float_value(const number_type *type, uint64_t bits)
 {
-    for (int from = 0; from < INTEGERS; ++from) {
-        for (int to = 0; to < INTEGERS; ++to) {
-            for (saturating = 0; saturating < 2; ++saturating) {
-                from_integer = integers[from];
-                to_integer = integers[to];
-                /* ptxas takes .sat only where something can be out of range */
-                if (saturating && least(from_integer) >= least(to_integer) &&
-                    most(from_integer) <= most(to_integer))
-                    continue;
-                char ptx[64];
-                snprintf(ptx, sizeof ptx, "cvt%s.%s.%s %%d, %%a;", saturating ? ".sat" : "",
-                         to_integer.name, from_integer.name);
-                isa_case test = {.ptx = ptx,
-                                 .d = register_of(to_integer.bits),
-                                 .a = register_of(from_integer.bits),
-                                 .oracle = integer_to_integer};
-                isa_run(&test, 1);
-            }
-        }
-    }
+    return flush(type, type->bits == 64 ? double_of(bits) : format_to_double(type->format, bits));
 }
 
-/* ---- floating point and integers ---------------------------------------------------------------
- */
-
-typedef struct float_type {
-    const char *name;
-    isa_type type;
-} float_type;
-
-static const float_type floats[] = {{"f16", ISA_F16}, {"f32", ISA_F32}, {"f64", ISA_F64}};
-enum { FLOATS = sizeof floats / sizeof floats[0] };
-static float_type from_float, to_float;
-static const char *const integer_modes[] = {"rni", "rzi", "rmi", "rpi"};
-static const char *const float_modes[] = {"rn", "rz", "rm", "rp"};
-static const int fenv_modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
-
-static double read_float(float_type type, uint64_t bits)
+/* A whole number as a double, rounded to odd: rounding that to fewer bits is exact. */
+static double to_odd(__int128 value)
 {
-    if (type.type == ISA_F16)
-        return format_to_double(format_f16, bits);
-    return type.type == ISA_F32 ? (double)float_of(bits) : double_of(bits);
+    unsigned __int128 magnitude = (unsigned __int128)(value < 0 ? -value : value);
+    int shift = 0, lost = 0;
+    for (; magnitude >> 53; magnitude >>= 1, ++shift)
+        lost |= (int)(magnitude & 1);
+    double result = ldexp((double)(uint64_t)(magnitude | (unsigned)lost), shift);
+    return value < 0 ? -result : result;
 }
 
-static double whole_of(double value, int how)
+static double to_f64(__int128 value)
 {
-    switch (how) {
-    case 0:
+    static const int modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
+    fesetround(modes[mode]);
+    volatile uint64_t magnitude = (uint64_t)value;
+    volatile int64_t number = (int64_t)value;
+    volatile double result = from->class == 's' ? (double)number : (double)magnitude;
+    fesetround(FE_TONEAREST);
+    return result;
+}
+
+static double whole_of(double value)
+{
+    switch (mode) {
+    case ROUND_NEAREST:
         return nearbyint(value);
-    case 1:
+    case ROUND_ZERO:
         return trunc(value);
-    case 2:
+    case ROUND_DOWN:
         return floor(value);
     default:
         return ceil(value);
     }
 }
 
-/* Out of range clamps. NaN is 0, but where an operand is 64 bits wide it is the top bit alone. */
-static uint64_t float_to_integer(uint64_t a, uint64_t b, uint64_t c)
+/* .relu keeps NaN; .sat makes it +0. */
+static uint64_t finish_float(double value)
 {
-    (void)b, (void)c;
-    double value = read_float(from_float, a);
-    if (isnan(value)) {
-        if (from_float.type != ISA_F64 && to_integer.bits != 64)
-            return 0;
-        return (uint64_t)1 << (to_integer.bits - 1);
-    }
-    value = whole_of(value, mode);
-    if (value <= (double)least(to_integer))
-        return into_register(to_integer, least(to_integer));
-    if (value >= ldexp(1, to_integer.bits - to_integer.is_signed))
-        return into_register(to_integer, most(to_integer));
-    return into_register(to_integer, (__int128)value);
-}
-
-Test(isa_convert, floats_round_to_integers_and_clamp)
-{
-    for (int from = 0; from < FLOATS; ++from) {
-        for (int to = 2; to < INTEGERS; ++to) { /* 16 bits and wider */
-            for (mode = 0; mode < 4; ++mode) {
-                from_float = floats[from];
-                to_integer = integers[to];
-                char ptx[64];
-                snprintf(ptx, sizeof ptx, "cvt.%s.%s.%s %%d, %%a;", integer_modes[mode],
-                         to_integer.name, from_float.name);
-                isa_case test = {.ptx = ptx,
-                                 .d = register_of(to_integer.bits),
-                                 .a = from_float.type,
-                                 .oracle = float_to_integer};
-                isa_run(&test, 1);
-            }
-        }
-    }
-}
-
-static uint64_t integer_to_float(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)b, (void)c;
-    __int128 value = value_of(from_integer, a);
-    if (to_float.type == ISA_F16) {
-        /* Beyond 2^40 all is infinity or the largest number. */
-        __int128 limit = (__int128)1 << 40;
-        value = value > limit ? limit : value < -limit ? -limit : value;
-        return format_from_double(format_f16, (double)value, (rounding)mode);
-    }
-    fesetround(fenv_modes[mode]);
-    volatile uint64_t magnitude = (uint64_t)(value < 0 ? -value : value);
-    volatile int64_t number = (int64_t)value;
-    uint64_t bits;
-    if (to_float.type == ISA_F32) {
-        volatile float result = from_integer.is_signed ? (float)number : (float)magnitude;
-        bits = bits_of_float(result);
-    } else {
-        volatile double result = from_integer.is_signed ? (double)number : (double)magnitude;
-        bits = bits_of_double(result);
-    }
-    fesetround(FE_TONEAREST);
-    return bits;
-}
-
-Test(isa_convert, integers_round_to_floats_in_every_mode)
-{
-    for (int from = 2; from < INTEGERS; ++from) {
-        for (int to = 0; to < FLOATS; ++to) {
-            for (mode = 0; mode < 4; ++mode) {
-                from_integer = integers[from];
-                to_float = floats[to];
-                char ptx[64];
-                snprintf(ptx, sizeof ptx, "cvt.%s.%s.%s %%d, %%a;", float_modes[mode],
-                         to_float.name, from_integer.name);
-                isa_case test = {.ptx = ptx,
-                                 .d = to_float.type,
-                                 .a = register_of(from_integer.bits),
-                                 .oracle = integer_to_float};
-                isa_run(&test, 1);
-            }
-        }
-    }
-}
-
-/* ---- floating point ----------------------------------------------------------------------------
- */
-
-static uint64_t float_to_float(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)b, (void)c;
-    double value = read_float(from_float, a);
-    if (to_float.type == ISA_F16)
-        return format_from_double(format_f16, value, (rounding)mode);
-    if (to_float.type == ISA_F64)
+    if (saturates)
+        value = value > 1 ? 1.0 : value > 0 ? value : 0.0;
+    double largest =
+        ldexp(2 - ldexp(1, -to->format.mantissa_bits), (1 << (to->format.exponent_bits - 1)) - 1);
+    if (is_finite && fabs(value) > largest)
+        value = copysign(largest, value);
+    if (clamps_below && !isnan(value) && signbit(value))
+        value = 0;
+    if (to->bits == 64)
         return bits_of_double(value);
-    fesetround(fenv_modes[mode]);
-    volatile double operand = value;
-    volatile float result = (float)operand;
-    fesetround(FE_TONEAREST);
-    return bits_of_float(result);
+    uint64_t bits = format_from_double(to->format, value, mode);
+    return format_from_double(to->format, float_value(to, bits), ROUND_NEAREST);
 }
 
-Test(isa_convert, floats_widen_exactly_and_narrow_in_every_mode)
+/* Out of range clamps. NaN is 0, but where an operand is 64 bits wide it is the top bit alone. */
+static uint64_t float_to_integer(double value)
 {
-    static const struct {
-        int from, to, narrows;
-    } pairs[] = {{0, 1, 0}, {0, 2, 0}, {1, 2, 0}, {1, 0, 1}, {2, 0, 1}, {2, 1, 1}};
-    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; ++i) {
-        int modes = pairs[i].narrows ? 4 : 1;
-        if (pairs[i].to == 0 && pairs[i].narrows)
-            modes = 2; /* to f16: rn and rz are certain on every target */
-        for (mode = 0; mode < modes; ++mode) {
-            from_float = floats[pairs[i].from];
-            to_float = floats[pairs[i].to];
-            char ptx[64];
-            snprintf(ptx, sizeof ptx, "cvt%s%s.%s.%s %%d, %%a;", pairs[i].narrows ? "." : "",
-                     pairs[i].narrows ? float_modes[mode] : "", to_float.name, from_float.name);
-            isa_case test = {
-                .ptx = ptx, .d = to_float.type, .a = from_float.type, .oracle = float_to_float};
-            isa_run(&test, 1);
+    if (isnan(value)) {
+        int is_wide = is_named(from, "f64") || to->bits == 64;
+        return is_wide ? into_register((__int128)1 << (to->bits - 1)) : 0;
+    }
+    value = whole_of(value);
+    if (value <= (double)least(to))
+        return into_register(least(to));
+    if (value >= ldexp(1, to->bits - (to->class == 's')))
+        return into_register(most(to));
+    return into_register((__int128)value);
+}
+
+static uint64_t convert(uint64_t a, uint64_t b, uint64_t c)
+{
+    (void)b, (void)c;
+    if (is_float(from)) {
+        double value = float_value(from, a);
+        if (!is_float(to))
+            return float_to_integer(value);
+        int to_whole = from == to && mode != ROUND_NONE;
+        return finish_float(to_whole ? whole_of(value) : value);
+    }
+    __int128 value = integer_value(from, a);
+    if (is_float(to))
+        return finish_float(to->bits == 64 ? to_f64(value) : to_odd(value));
+    if (saturates && value < least(to))
+        value = least(to);
+    if (saturates && value > most(to))
+        value = most(to);
+    return into_register(value);
+}
+
+/* ---- which modifiers there are ---- */
+
+/* Integers: where a value may be out of range. Floats: to [0, 1]. */
+static int can_saturate(void)
+{
+    if (is_float(from) || is_float(to))
+        return !involves("bf16");
+    return least(from) < least(to) || most(from) > most(to);
+}
+
+static int widens(void)
+{
+    return is_float(from) && is_float(to) && to->bits > from->bits;
+}
+
+static void run(const char *rounding_word)
+{
+    char ptx[96];
+    snprintf(ptx, sizeof ptx, "cvt%s%s%s%s%s.%s.%s %%d, %%a;", rounding_word, flushes ? ".ftz" : "",
+             saturates ? ".sat" : "", is_finite ? ".satfinite" : "", clamps_below ? ".relu" : "",
+             to->name, from->name);
+    isa_case test = {.ptx = ptx, .d = to->reg, .a = from->reg, .oracle = convert};
+    isa_run(&test, 1);
+}
+
+static void run_with_flags(const char *rounding_word)
+{
+    for (flushes = 0; flushes <= involves("f32") * (is_float(from) || is_named(to, "f32"));
+         ++flushes) {
+        for (saturates = 0; saturates <= can_saturate(); ++saturates)
+            run(rounding_word);
+    }
+    flushes = saturates = 0;
+}
+
+static void run_in_modes(const char *const words[4])
+{
+    for (int i = 0; i < 4; ++i) {
+        mode = (rounding)i;
+        run_with_flags(words[i]);
+    }
+}
+
+static void run_pair(void)
+{
+    mode = ROUND_NONE;
+    if (is_float(from) == is_float(to) && (from == to || widens() || !is_float(to)))
+        run_with_flags("");
+    if (is_float(from) && (!is_float(to) || from == to))
+        run_in_modes(whole_modes);
+    else if (is_float(to) && (!widens() || is_named(from, "bf16")))
+        run_in_modes(float_modes);
+}
+
+Test(isa_convert, every_type_to_every_other_with_every_rounding_ftz_and_sat)
+{
+    device_open(); /* once for all cases */
+    for (from = types; from < types + TYPES; ++from) {
+        for (to = types; to < types + TYPES; ++to) {
+            if (!(involves("bf16") && (from->bits == 8 || to->bits == 8)))
+                run_pair();
         }
     }
+    device_close();
 }
 
-static uint64_t round_to_whole_32(uint64_t a, uint64_t b, uint64_t c)
+Test(isa_convert, relu_and_satfinite_keep_the_short_floats_positive_and_finite)
 {
-    (void)b, (void)c;
-    return bits_of_float((float)whole_of((double)float_of(a), mode));
-}
-
-Test(isa_convert, floats_round_to_whole_floats)
-{
-    for (mode = 0; mode < 4; ++mode) {
-        char ptx[64];
-        snprintf(ptx, sizeof ptx, "cvt.%s.f32.f32 %%d, %%a;", integer_modes[mode]);
-        isa_case test = {.ptx = ptx, .d = ISA_F32, .a = ISA_F32, .oracle = round_to_whole_32};
-        isa_run(&test, 1);
+    device_open();
+    from = &types[10];
+    for (to = types + 8; to < types + 10; ++to) {
+        for (int words = 1; words < 4; ++words) {
+            clamps_below = words & 1, is_finite = words >> 1;
+            for (int i = 0; i < 2; ++i) {
+                mode = (rounding)i;
+                run(float_modes[i]);
+            }
+        }
     }
+    device_close();
 }
 
-static uint64_t to_bf16(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)b, (void)c;
-    return format_from_double(format_bf16, (double)float_of(a), (rounding)mode);
-}
+/* ---- tf32: an f32 whose last 13 bits are zeros ---- */
 
-static uint64_t from_bf16(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)b, (void)c;
-    return a << 16;
-}
-
-static uint64_t to_bf16_relu(uint64_t a, uint64_t b, uint64_t c)
-{
-    uint64_t bits = to_bf16(a, b, c);
-    return (bits & 0x7fff) <= 0x7f80 && bits & 0x8000 ? 0 : bits;
-}
-
-/* Nearest, ties away from zero, to 10 bits of mantissa; the low 13 bits are zeros. */
+/* .rna: to nearest, ties away from zero. NaN has no bits that must be kept. */
 static uint64_t to_tf32(uint64_t a, uint64_t b, uint64_t c)
 {
     (void)b, (void)c;
-    if ((a & 0x7fffffff) >= 0x7f800000)
-        return a;
-    return (a + 0x1000) & 0xffffe000;
+    double value = (double)float_of(a);
+    const float_format tf32 = {8, 10, 1};
+    uint64_t bits = mode == ROUND_NONE && isfinite(value)
+                        ? ((a + 0x1000) & 0xffffe000)
+                        : format_from_double(tf32, value, mode == ROUND_NONE ? ROUND_NEAREST : mode)
+                              << 13;
+    if (is_finite && (bits & 0x7fffffff) == 0x7f800000)
+        bits = (bits & 0x80000000) | 0x7f7fe000;
+    return clamps_below && !isnan(value) && bits >> 31 ? 0 : bits;
 }
 
-Test(isa_convert, fp32_narrows_to_bf16_and_tf32)
+Test(isa_convert, fp32_narrows_to_tf32)
 {
-    mode = ROUND_NEAREST;
-    static const isa_case nearest[] = {
-        {.ptx = "cvt.rn.bf16.f32 %d, %a;", .d = ISA_BF16, .a = ISA_F32, .oracle = to_bf16},
-        {.ptx = "cvt.rn.relu.bf16.f32 %d, %a;",
-         .d = ISA_BF16,
-         .a = ISA_F32,
-         .oracle = to_bf16_relu},
-        {.ptx = "cvt.f32.bf16 %d, %a;", .d = ISA_F32, .a = ISA_BF16, .oracle = from_bf16},
-        {.ptx = "cvt.rna.tf32.f32 %t, %a; mov.b32 %d, %t;",
-         .d = ISA_F32,
-         .a = ISA_F32,
-         .oracle = to_tf32},
-    };
-    ISA_RUN(nearest);
-    mode = ROUND_ZERO;
-    static const isa_case truncated[] = {
-        {.ptx = "cvt.rz.bf16.f32 %d, %a;", .d = ISA_BF16, .a = ISA_F32, .oracle = to_bf16},
-    };
-    ISA_RUN(truncated);
-}
-
-/* ---- pairs --------------------------------------------------------------------------------------
- */
-
-/* NaN has one bit pattern here: the ISA gives the canonical NaN for these conversions. */
-static uint64_t pair_of(float_format format, int bits, uint64_t a, uint64_t b)
-{
-    return format_from_double(format, (double)float_of(a), ROUND_NEAREST) << bits |
-           format_from_double(format, (double)float_of(b), ROUND_NEAREST);
-}
-
-static uint64_t without_nan(uint64_t a)
-{
-    return (a & 0x7fffffff) > 0x7f800000 ? 0 : a;
-}
-
-static uint64_t pair_bf16(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)c;
-    return pair_of(format_bf16, 16, without_nan(a), without_nan(b));
-}
-
-static uint64_t pair_f16(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)c;
-    return pair_of(format_f16, 16, without_nan(a), without_nan(b));
-}
-
-/* satfinite: the largest finite number in place of infinity; NaN is 0x7f. */
-static uint64_t fp8(float_format format, uint64_t bits)
-{
-    double value = (double)float_of(bits);
-    if (isnan(value))
-        return 0x7f;
-    double largest = format.has_infinity ? 57344 : 448;
-    if (fabs(value) > largest)
-        value = copysign(largest, value);
-    return format_from_double(format, value, ROUND_NEAREST);
-}
-
-static uint64_t pair_e4m3(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)c;
-    return fp8(format_e4m3, a) << 8 | fp8(format_e4m3, b);
-}
-
-static uint64_t pair_e5m2(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)c;
-    return fp8(format_e5m2, a) << 8 | fp8(format_e5m2, b);
-}
-
-static uint64_t f16_of_fp8(float_format format, uint64_t byte)
-{
-    return format_from_double(format_f16, format_to_double(format, byte), ROUND_NEAREST);
-}
-
-/* NaN bytes are replaced by zero before the conversion. */
-static uint64_t widen_e4m3(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)b, (void)c;
-    return f16_of_fp8(format_e4m3, a >> 8 & 0x77) << 16 | f16_of_fp8(format_e4m3, a & 0x77);
-}
-
-static uint64_t widen_e5m2(uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)b, (void)c;
-    return f16_of_fp8(format_e5m2, a >> 8 & 0x77) << 16 | f16_of_fp8(format_e5m2, a & 0x77);
-}
-
-#define NO_NAN                                                                                     \
-    "testp.notanumber.f32 %p, %a; @%p mov.f32 %a, 0f00000000; testp.notanumber.f32 %p, %b; @%p "   \
-    "mov.f32 %b, 0f00000000; "
-
-Test(isa_convert, pairs_hold_the_first_operand_in_the_upper_half)
-{
-    static const isa_case cases[] = {
-        {.ptx = NO_NAN "cvt.rn.bf16x2.f32 %d, %a, %b;",
-         .d = ISA_I32,
-         .a = ISA_F32,
-         .b = ISA_F32,
-         .oracle = pair_bf16},
-        {.ptx = NO_NAN "cvt.rn.f16x2.f32 %d, %a, %b;",
-         .d = ISA_I32,
-         .a = ISA_F32,
-         .b = ISA_F32,
-         .oracle = pair_f16},
-        {.ptx = "cvt.rn.satfinite.e4m3x2.f32 %d, %a, %b;",
-         .d = ISA_I16,
-         .a = ISA_F32,
-         .b = ISA_F32,
-         .oracle = pair_e4m3},
-        {.ptx = "cvt.rn.satfinite.e5m2x2.f32 %d, %a, %b;",
-         .d = ISA_I16,
-         .a = ISA_F32,
-         .b = ISA_F32,
-         .oracle = pair_e5m2},
-        {.ptx = "and.b16 %a, %a, 0x7777; cvt.rn.f16x2.e4m3x2 %d, %a;",
-         .d = ISA_I32,
-         .a = ISA_I16,
-         .oracle = widen_e4m3},
-        {.ptx = "and.b16 %a, %a, 0x7777; cvt.rn.f16x2.e5m2x2 %d, %a;",
-         .d = ISA_I32,
-         .a = ISA_I16,
-         .oracle = widen_e5m2},
-    };
-    ISA_RUN(cases);
+    static const struct {
+        const char *word;
+        rounding mode;
+    } modes[] = {{".rna", ROUND_NONE}, {".rn", ROUND_NEAREST}, {".rz", ROUND_ZERO}};
+    device_open();
+    for (int m = 0; m < 3; ++m) {
+        mode = modes[m].mode;
+        for (int words = 0; words < (m == 0 ? 2 : 4); ++words) {
+            is_finite = words & 1, clamps_below = words >> 1;
+            char ptx[96];
+            snprintf(ptx, sizeof ptx, "cvt%s%s%s.tf32.f32 %%t, %%a; mov.b32 %%d, %%t;",
+                     modes[m].word, is_finite ? ".satfinite" : "", clamps_below ? ".relu" : "");
+            isa_case test = {.ptx = ptx, .d = ISA_F32, .a = ISA_F32, .oracle = to_tf32};
+            isa_run(&test, 1);
+        }
+    }
+    device_close();
 }

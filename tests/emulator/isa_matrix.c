@@ -218,13 +218,13 @@ Test(isa_matrix, mma_multiplies_the_elements_that_its_layout_names)
     "st.global.v4.b32 [%rd0], {%r0,%r1,%r2,%r3};\n"
 #define ZERO_FOUR "mov.b32 %r0, 0; mov.b32 %r1, 0; mov.b32 %r2, 0; mov.b32 %r3, 0;\n"
 
-static void check_ldmatrix(const char *name, const char *instruction, int matrices, int transposed)
+static void check_ldmatrix(const char *instruction, int matrices, int transposed)
 {
     char body[4096];
     uint32_t out[32][4];
     snprintf(body, sizeof body, "%s%s%s%s\n%s", FILL_SHARED, ROW_ADDRESS, ZERO_FOUR, instruction,
              STORE_FOUR);
-    kernel_run(name, body, 1, 32, NULL, 0, out, sizeof out);
+    kernel_run(instruction, body, 1, 32, NULL, 0, out, sizeof out);
     for (int lane = 0; lane < 32; ++lane) {
         for (int m = 0; m < matrices; ++m) {
             for (int e = 0; e < 2; ++e) {
@@ -233,8 +233,40 @@ static void check_ldmatrix(const char *name, const char *instruction, int matric
                 int got = (int)(out[lane][m] >> (16 * e) & 0xffff);
                 int expected = 1000 * m + 10 * row + column;
                 cr_assert(got == expected,
-                          "%s: lane %d, matrix %d, element %d: got %d, expected %d", name, lane, m,
-                          e, got, expected);
+                          "%s: lane %d, matrix %d, element %d: got %d, expected %d", instruction,
+                          lane, m, e, got, expected);
+            }
+        }
+    }
+}
+
+/* Shared memory by its own address or by a generic one. */
+static const struct {
+    const char *space, *address, *setup;
+} shared_spaces[] = {{".shared", "%r27", ""},
+                     {".shared::cta", "%r27", ""},
+                     {"", "%rd5", "cvt.u64.u32 %rd5, %r27; cvta.shared.u64 %rd5, %rd5;\n"}};
+enum { SHARED_SPACES = sizeof shared_spaces / sizeof shared_spaces[0] };
+static const char *const lists[] = {[1] = "{%r0}", [2] = "{%r0,%r1}", [4] = "{%r0,%r1,%r2,%r3}"};
+
+/* Every count of matrices, as rows and .trans, in each space. */
+static void for_each_form(void (*check)(const char *instruction, int matrices, int transposed),
+                          int is_store)
+{
+    for (int s = 0; s < SHARED_SPACES; ++s) {
+        for (int matrices = 1; matrices <= 4; matrices *= 2) {
+            for (int transposed = 0; transposed < 2; ++transposed) {
+                char text[256];
+                int used = snprintf(text, sizeof text, "%s%s.sync.aligned.m8n8.x%d%s%s.b16 ",
+                                    shared_spaces[s].setup, is_store ? "stmatrix" : "ldmatrix",
+                                    matrices, transposed ? ".trans" : "", shared_spaces[s].space);
+                if (is_store)
+                    snprintf(text + used, sizeof text - (size_t)used, "[%s], %s;",
+                             shared_spaces[s].address, lists[matrices]);
+                else
+                    snprintf(text + used, sizeof text - (size_t)used, "%s, [%s];", lists[matrices],
+                             shared_spaces[s].address);
+                check(text, matrices, transposed);
             }
         }
     }
@@ -242,17 +274,7 @@ static void check_ldmatrix(const char *name, const char *instruction, int matric
 
 Test(isa_matrix, ldmatrix_gives_each_lane_a_pair_of_its_row_or_column)
 {
-    check_ldmatrix("x4", "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r0,%r1,%r2,%r3}, [%r27];", 4,
-                   0);
-    check_ldmatrix("x2", "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%r0,%r1}, [%r27];", 2, 0);
-    check_ldmatrix("x1", "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r0}, [%r27];", 1, 0);
-    check_ldmatrix("x4.trans",
-                   "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%r0,%r1,%r2,%r3}, [%r27];", 4,
-                   1);
-    check_ldmatrix("x2.trans", "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%r0,%r1}, [%r27];",
-                   2, 1);
-    check_ldmatrix("x1.trans", "ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%r0}, [%r27];", 1,
-                   1);
+    for_each_form(check_ldmatrix, 0);
 }
 
 #define LOAD_AND_CLEAR                                                                             \
@@ -261,27 +283,27 @@ Test(isa_matrix, ldmatrix_gives_each_lane_a_pair_of_its_row_or_column)
         "mov.b32 %r30, 0; st.shared.v4.b32 [%r27], {%r30,%r30,%r30,%r30}; bar.sync 0;\n"
 #define COPY_OUT "ld.shared.v4.b32 {%r0,%r1,%r2,%r3}, [%r27];\n" STORE_FOUR
 
-static void check_stmatrix(const char *name, const char *instruction, int transposed)
+static void check_stmatrix(const char *instruction, int matrices, int transposed)
 {
     char body[4096];
     uint16_t out[4][8][8];
     /* Load the fragments, clear the tile, store them, copy the tile out. */
     snprintf(body, sizeof body, "%s%s bar.sync 0;\n%s", LOAD_AND_CLEAR, instruction, COPY_OUT);
-    kernel_run(name, body, 1, 32, NULL, 0, out, sizeof out);
+    kernel_run(instruction, body, 1, 32, NULL, 0, out, sizeof out);
     for (int m = 0; m < 4; ++m)
         for (int r = 0; r < 8; ++r)
             for (int c = 0; c < 8; ++c) {
-                int expected = transposed ? 1000 * m + 10 * c + r : 1000 * m + 10 * r + c;
+                int expected = m >= matrices ? 0
+                               : transposed  ? 1000 * m + 10 * c + r
+                                             : 1000 * m + 10 * r + c;
                 cr_assert(out[m][r][c] == expected, "%s: matrix %d (%d, %d): got %d, expected %d",
-                          name, m, r, c, out[m][r][c], expected);
+                          instruction, m, r, c, out[m][r][c], expected);
             }
 }
 
 Test(isa_matrix, stmatrix_is_the_inverse_of_ldmatrix)
 {
-    check_stmatrix("x4", "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%r27], {%r0,%r1,%r2,%r3};", 0);
-    check_stmatrix("x4.trans",
-                   "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%r27], {%r0,%r1,%r2,%r3};", 1);
+    for_each_form(check_stmatrix, 1);
 }
 
 Test(isa_matrix, movmatrix_transposes_across_the_warp)
@@ -344,6 +366,18 @@ Test(isa_matrix, cp_async_copies_and_fills_with_zeros_behind_src_size)
                  out);
     for (uint32_t i = 0; i < 128; ++i)
         cr_assert_eq(out[i / 4][i % 4], 0);
+
+    static const char *const hints[] = {"shared.global.L2::64B [%r20], [%rd1], 16",
+                                        "shared.global.L2::256B [%r20], [%rd1], 16",
+                                        "shared::cta.global [%r20], [%rd1], 16",
+                                        "shared.global.L2::cache_hint [%r20], [%rd1], 16, %rd9"};
+    for (int k = 0; k < 4; ++k) {
+        char text[128];
+        snprintf(text, sizeof text, "mov.b64 %%rd9, 0; cp.async.ca.%s;", hints[k]);
+        run_cp_async(hints[k], text, out);
+        for (uint32_t i = 0; i < 128; ++i)
+            cr_assert_eq(out[i / 4][i % 4], 0x01010101u * (i + 1));
+    }
 
     run_cp_async("4 bytes", "cp.async.ca.shared.global [%r20+4], [%rd1], 4;", out);
     for (uint32_t lane = 0; lane < 32; ++lane) {

@@ -20,7 +20,7 @@ static char *wrap(const char *body)
         "  .reg .b16 %%h<16>; .reg .pred %%p<16>;\n"
         "  ld.param.u64 %%in, [pin]; ld.param.u64 %%out, [pout]; mov.u32 %%thread, %%tid.x;\n"
         "  cvta.to.global.u64 %%in, %%in; cvta.to.global.u64 %%out, %%out;\n"
-        "%s\n  ret;\n}\n",
+        "BODY:\n%s\nBODY_END:\n  ret;\n}\n",
         body);
     cr_assert(length > 0);
     return text;

@@ -3,6 +3,7 @@
  * what may not be done. Run with MMLP_EMULATOR_CHECK=race.
  */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "compiled.h"
@@ -117,6 +118,73 @@ Test(mbarrier, generic_addresses_reach_it_and_inval_frees_its_bytes)
            "mbarrier.inval.b64 [%rd1+8]; mov.u64 %rd2, 77; st.shared.u64 [shared+8], %rd2;\n"
            "ld.shared.u32 %r1, [shared+8]; mbarrier.init.shared.b64 [shared+8], 1;\n" STORE,
            1, 1, 77);
+}
+
+/* Every form: "@S" is the space, "@A" the address. */
+static const char every_form[] =
+    "mov.u64 %rd9, shared; @C\n"
+    "mbarrier.init@S.b64 @A, 8;\n"
+    "mbarrier.arrive@S.b64 %rd0, @A;\n"
+    "mbarrier.arrive.noComplete@S.b64 %rd1, @A, 1;\n"
+    "mbarrier.arrive.expect_tx@S.b64 %rd2, @A, 16;\n"
+    "mbarrier.expect_tx@S.b64 @A, 16;\n"
+    "mbarrier.arrive_drop@S.b64 %rd3, @A;\n"
+    "mbarrier.arrive_drop.noComplete@S.b64 %rd4, @A, 1;\n"
+    "mbarrier.arrive_drop.expect_tx@S.b64 %rd5, @A, 8;\n"
+    "mbarrier.complete_tx@S.b64 @A, 40;\n"
+    "mbarrier.test_wait@S.b64 %p0, @A, %rd0; selp.u32 %r0, 1, 0, %p0;\n"
+    "mbarrier.arrive@S.b64 %rd6, @A, 2;\n"
+    "mbarrier.test_wait@S.b64 %p0, @A, %rd0; selp.u32 %r1, 1, 0, %p0;\n"
+    "mbarrier.test_wait.parity@S.b64 %p0, @A, 0; selp.u32 %r2, 1, 0, %p0;\n"
+    "mbarrier.try_wait@S.b64 %p0, @A, %rd0; selp.u32 %r3, 1, 0, %p0;\n"
+    "mbarrier.try_wait.parity@S.b64 %p0, @A, 0, 20; selp.u32 %r4, 1, 0, %p0;\n"
+    "mbarrier.pending_count.b64 %r5, %rd5;\n"
+    "mbarrier.arrive@S.b64 _, @A, 5;\n"
+    "mbarrier.test_wait.parity@S.b64 %p0, @A, 1; selp.u32 %r6, 1, 0, %p0;\n"
+    "mbarrier.test_wait.parity@S.b64 %p0, @A, 0; selp.u32 %r7, 1, 0, %p0;\n"
+    "mbarrier.inval@S.b64 @A;\n" STORE;
+
+static void expand(char *out, const char *space, const char *address, const char *convert)
+{
+    for (const char *at = every_form; *at; at++) {
+        const char *with = strncmp(at, "@S", 2) == 0   ? space
+                           : strncmp(at, "@A", 2) == 0 ? address
+                           : strncmp(at, "@C", 2) == 0 ? convert
+                                                       : NULL;
+        if (with) {
+            out += sprintf(out, "%s", with);
+            at++;
+        } else {
+            *out++ = *at;
+        }
+    }
+    *out = '\0';
+}
+
+Test(mbarrier, every_form_does_the_same_in_every_kind_of_address)
+{
+    static const char *const kinds[][3] = {{".shared", "[shared]", ""},
+                                           {".shared::cta", "[shared]", ""},
+                                           {"", "[%rd9]", "cvta.shared.u64 %rd9, %rd9;"}};
+    static const uint32_t wanted[] = {0, 1, 1, 1, 1, 3, 1, 0};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char body[2 * sizeof every_form];
+        expand(body, kinds[i][0], kinds[i][1], kinds[i][2]);
+        expect(kinds[i][0], body, 1, wanted, 8);
+    }
+}
+
+Test(mbarrier, orders_and_fences_may_be_written)
+{
+    EXPECT("orders",
+           "mbarrier.init.shared.b64 [shared], 2; fence.mbarrier_init.release.cluster;\n"
+           "fence.proxy.async; fence.proxy.async.global; fence.proxy.async.shared;\n"
+           "fence.proxy.async.shared::cta; prefetch.tensormap [%out];\n"
+           "mbarrier.arrive.release.cta.shared.b64 %rd0, [shared];\n"
+           "mbarrier.arrive.relaxed.cluster.shared.b64 _, [shared];\n"
+           "mbarrier.test_wait.acquire.cta.shared.b64 %p0, [shared], %rd0; selp.u32 %r0, 1, 0, "
+           "%p0;\n" STORE,
+           1, 1);
 }
 
 /* ---- waits ----------------------------------------------------------------------------------- */

@@ -142,6 +142,61 @@ PROGRAM(programs_math, integers_divide_towards_zero, "division.cu")
     }
 }
 
+static uint64_t greatest_divisor(uint64_t a, uint64_t b)
+{
+    return b ? greatest_divisor(b, a % b) : a;
+}
+
+static uint64_t power_modulo(uint64_t base, uint32_t exponent, uint64_t modulus)
+{
+    unsigned __int128 result = 1 % modulus, square = base % modulus;
+    for (; exponent; exponent >>= 1, square = square * square % modulus)
+        if (exponent & 1)
+            result = result * square % modulus;
+    return (uint64_t)result;
+}
+
+PROGRAM(programs_math, integers_of_64_bits_multiply_shift_and_reduce, "wide_integers.cu")
+{
+    enum { COUNT = 128, COLUMNS = 12 };
+    static uint64_t a[COUNT] = {0, 1, UINT64_MAX, INT64_MAX, (uint64_t)INT64_MIN, 1000000007},
+                    b[COUNT] = {0, UINT64_MAX, 64, 63, 1, 998244353}, got[COUNT][COLUMNS];
+    uint64_t random = 88172645463325252u;
+    for (int i = 6; i < COUNT; i++) {
+        a[i] = random = random * 6364136223846793005u + 1442695040888963407u;
+        b[i] = (random = random * 6364136223846793005u + 1442695040888963407u) >> i % 40;
+    }
+    CUdeviceptr da = device_upload(a, sizeof a), db = device_upload(b, sizeof b);
+    CUdeviceptr out = device_alloc(sizeof got);
+    LAUNCH(module, "compute", 1, COUNT, &out, &da, &db);
+    device_download(got, out, sizeof got);
+    for (int i = 0; i < COUNT; i++) {
+        uint64_t x = a[i], y = b[i], root = (uint64_t)sqrtl((long double)x);
+        int64_t sx = (int64_t)x, sy = (int64_t)y;
+        unsigned amount = y & 63;
+        unsigned __int128 sum = ((unsigned __int128)x << 64 | y) + ((unsigned __int128)y << 64 | x);
+        root -= (unsigned __int128)root * root > x;
+        uint64_t wanted[COLUMNS] = {
+            greatest_divisor(x, y),
+            power_modulo(x, (uint32_t)y, (y >> 1) + 3),
+            root,
+            x << amount,
+            (uint64_t)(sx >> amount),
+            x << amount | x >> (-amount & 63),
+            (uint64_t)(sum >> 64),
+            (uint64_t)sum,
+            (uint64_t)(sx < sy ? sx : sy) ^ (x > y ? x : y),
+            (uint64_t)((__int128)sx * sy >> 64),
+            (uint64_t)(int64_t)((double)sx * 0.5),
+            bits_of_double((double)x) + (unsigned)__builtin_popcountll(x & ~y),
+        };
+        for (int k = 0; k < COLUMNS; k++)
+            cr_expect_eq(got[i][k], wanted[k], "%llx, %llx, column %d: %llx, expected %llx",
+                         (unsigned long long)x, (unsigned long long)y, k,
+                         (unsigned long long)got[i][k], (unsigned long long)wanted[k]);
+    }
+}
+
 static unsigned dot_bytes(unsigned x, unsigned y, bool is_signed)
 {
     unsigned sum = 100;
@@ -250,6 +305,89 @@ PROGRAM(programs_math, pairs_of_16_bit_floats_round_once, "pairs.cu")
                       "%a in %s: %a, expected %a", (double)values[i], f ? "bf16" : "f16", found,
                       wanted);
         }
+}
+
+/* ---- functions of pairs ---- */
+
+enum { HALF_COLUMNS = 16 };
+static const char *const half_names[HALF_COLUMNS] = {
+    "h2sqrt", "h2rsqrt", "h2rcp",  "h2exp",   "h2exp2", "h2log",        "h2log2",      "h2sin",
+    "h2cos",  "h2floor", "h2ceil", "h2trunc", "h2rint", "__hfma2_relu", "__hmul2_sat", "__h2div"};
+/* Units in the last place of the format. */
+static const double half_allowed[HALF_COLUMNS] = {1, 1, 1, 1, 1, 1, 1, 2, 2};
+
+static double half_function(int column, double x, double y)
+{
+    switch (column) {
+    case 0:
+        return sqrt(x);
+    case 1:
+        return 1 / sqrt(x);
+    case 2:
+        return 1 / x;
+    case 3:
+        return exp(y);
+    case 4:
+        return exp2(y);
+    case 5:
+        return log(x);
+    case 6:
+        return log2(x);
+    case 7:
+        return sin(y);
+    case 8:
+        return cos(y);
+    case 9:
+        return floor(y);
+    case 10:
+        return ceil(y);
+    case 11:
+        return trunc(y);
+    case 12:
+        return rint(y);
+    case 13:
+        return fmax(fma(x, y, y), 0);
+    case 14:
+        return fmin(fmax(x * y, 0), 1);
+    default:
+        return y / x;
+    }
+}
+
+static void check_half_functions(float_format format, const uint16_t *got, const float *x,
+                                 const float *y)
+{
+    double a = format_to_double(format, format_from_double(format, (double)*x, ROUND_NEAREST));
+    double b = format_to_double(format, format_from_double(format, (double)*y, ROUND_NEAREST));
+    for (int k = 0; k < HALF_COLUMNS; k++) {
+        double wanted = half_function(k, a, b);
+        uint64_t bits = format_from_double(format, wanted, ROUND_NEAREST);
+        double distance = fabs((double)(got[2 * k] & 0x7fff) - (double)(bits & 0x7fff));
+        bool near_zero = fabs(wanted) < 0x1p-8 && half_allowed[k] > 0;
+        cr_expect((near_zero || (got[2 * k] ^ bits) < 0x8000) && distance <= half_allowed[k],
+                  "%s of %g, %g in %s: 0x%x, expected 0x%x", half_names[k], a, b,
+                  format.exponent_bits == 5 ? "f16" : "bf16", got[2 * k], (unsigned)bits);
+    }
+}
+
+PROGRAM(programs_math, functions_of_16_bit_pairs_are_near_the_hosts, "half2_math.cu")
+{
+    enum { COUNT = 96 };
+    static float x[COUNT][2], y[COUNT][2];
+    static uint16_t got[2][COUNT][HALF_COLUMNS][2];
+    for (int i = 0; i < 2 * COUNT; i++) {
+        x[i / 2][i % 2] = expf((float)(i * 37 % 191) / 24.0f - 4.0f);
+        y[i / 2][i % 2] = (float)(i * 53 % 193) / 20.0f - 4.8f;
+    }
+    CUdeviceptr device_x = device_upload(x, sizeof x), device_y = device_upload(y, sizeof y);
+    CUdeviceptr out = device_alloc(sizeof got);
+    int count = COUNT;
+    LAUNCH(module, "functions", 1, COUNT, &out, &device_x, &device_y, &count);
+    device_download(got, out, sizeof got);
+    for (int f = 0; f < 2; f++)
+        for (int i = 0; i < 2 * COUNT; i++)
+            check_half_functions(f ? format_bf16 : format_f16, &got[f][i / 2][0][i % 2],
+                                 &x[i / 2][i % 2], &y[i / 2][i % 2]);
 }
 
 static void check_product(CUmodule module, const char *entry, float_format format)

@@ -90,6 +90,74 @@ PROGRAM(programs_sync, cooperative_groups_partition_a_block, "groups.cu")
     }
 }
 
+/* Of the threads first to first + count - 1. */
+static int group_sum(const int *in, int first, int count)
+{
+    int sum = 0;
+    for (int k = first; k < first + count; k++)
+        sum += in[k];
+    return sum;
+}
+
+PROGRAM(programs_sync, groups_of_all_sizes_reduce_and_scan, "groups_block.cu")
+{
+    enum { THREADS = 96, COLUMNS = 9 };
+    int in[THREADS], got[THREADS][COLUMNS];
+    for (int i = 0; i < THREADS; i++)
+        in[i] = i * 37 % 41 + 1;
+    CUdeviceptr device_in = device_upload(in, sizeof in), out = zeros(sizeof got);
+    LAUNCH(module, "groups", 1, THREADS, &out, &device_in);
+    device_download(got, out, sizeof got);
+    for (int i = 0; i < THREADS; i++) {
+        int warp = i / 32 * 32, half = i / 16 * 16, four = i / 4 * 4;
+        int least = in[half], alike = 0, rank = 0, same_parity = 0;
+        for (int k = half; k < half + 16; k++)
+            least = in[k] < least ? in[k] : least;
+        for (int k = warp; k < warp + 32; k++) {
+            alike += in[k] % 3 == in[i] % 3 ? in[k] : 0;
+            rank += k < i && in[k] % 3 == in[i] % 3;
+            same_parity += in[k] % 2 == in[i] % 2;
+        }
+        int wanted[COLUMNS] = {group_sum(in, warp, 32),
+                               least,
+                               in[four] ^ in[four + 1] ^ in[four + 2] ^ in[four + 3],
+                               group_sum(in, warp, i - warp + 1),
+                               group_sum(in, half, i - half),
+                               alike * 100 + rank,
+                               in[i] % 2 ? same_parity : -same_parity,
+                               group_sum(in, 0, THREADS),
+                               THREADS};
+        for (int k = 0; k < COLUMNS; k++)
+            cr_expect_eq(got[i][k], wanted[k], "thread %d, column %d: %d, expected %d", i, k,
+                         got[i][k], wanted[k]);
+    }
+}
+
+PROGRAM(programs_sync, tiles_of_several_warps_meet_in_reserved_memory, "groups_block.cu")
+{
+    enum { THREADS = 128, TILE = 64, COLUMNS = 5 };
+    int in[THREADS], got[THREADS][COLUMNS], most = 0;
+    for (int i = 0; i < THREADS; i++) {
+        in[i] = i * 37 % 131 + (i < TILE);
+        most = in[i] > most ? in[i] : most;
+    }
+    CUdeviceptr device_in = device_upload(in, sizeof in), out = zeros(sizeof got);
+    LAUNCH(module, "large_tiles", 1, THREADS, &out, &device_in);
+    device_download(got, out, sizeof got);
+    for (int i = 0; i < THREADS; i++) {
+        int tile = i / TILE * TILE, any = 0, all = 1;
+        for (int k = tile; k < tile + TILE; k++) {
+            any |= in[k] == 5;
+            all &= in[k] > 0;
+        }
+        int wanted[COLUMNS] = {in[tile + (i - tile + 33) % TILE], group_sum(in, tile, TILE), most,
+                               any + 2 * all, group_sum(in, 0, i + 1)};
+        for (int k = 0; k < COLUMNS; k++)
+            cr_expect_eq(got[i][k], wanted[k], "thread %d, column %d: %d, expected %d", i, k,
+                         got[i][k], wanted[k]);
+    }
+}
+
 PROGRAM(programs_sync, atomic_additions_lose_nothing, "atomics.cu")
 {
     enum { BLOCKS = 4, THREADS = 64, ALL = BLOCKS * THREADS };

@@ -49,13 +49,6 @@ static void check_races(const race *races, size_t count)
 Test(races, a_missing_barrier_is_named_with_both_sides)
 {
     static const race cases[] = {
-        {"between write and read",
-         WORDS "st.shared.u32 [%r1], %thread;\n"
-               "ld.shared.u32 %r4, [%r2];\n",
-         1,
-         96,
-         {"st.shared.u32 [%r1], %thread;\n", "ld.shared.u32 %r4, [%r2];\n",
-          "missing     no barrier between them", "of block (0,0,0)"}},
         {"between read and write",
          WORDS "ld.shared.u32 %r4, [%r2];\n"
                "st.shared.u32 [%r1], %thread;\n",
@@ -140,13 +133,6 @@ Test(races, a_copy_is_not_there_before_it_is_waited_for)
          1,
          64,
          {"missing     cp.async not waited for"}},
-        {"a wait for one group too few",
-         WORDS COPY("0", "0", COMMIT) COPY(
-             "1024", "0", COMMIT) "cp.async.wait_group 1;\nbar.sync 0;\n"
-                                  "ld.shared.u32 %r4, [%r2];\nld.shared.u32 %r5, [%r2+1024];\n",
-         1,
-         64,
-         {"ld.shared.u32 %r5, [%r2+1024];", "missing     cp.async not waited for"}},
         {"a group that is not committed",
          WORDS COPY("0", "0", "") "cp.async.wait_group 0;\nld.shared.u32 %r4, [%r1];\n",
          1,
@@ -193,12 +179,6 @@ Test(races, a_copy_is_not_there_before_it_is_waited_for)
 Test(races, blocks_are_ordered_by_fences_and_atomics_alone)
 {
     static const race cases[] = {
-        {"two blocks write one address",
-         "st.global.u32 [%out+4], %thread;\n",
-         2,
-         1,
-         {"race: write after write, by another block", ",0,0) of grid (2,1,1)", "of block (",
-          UNORDERED}},
         {"a flag without a fence before it",
          SECOND_BLOCK WRITE UP ELSE WAIT "membar.gl;\n" READ,
          2,

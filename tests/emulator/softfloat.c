@@ -86,6 +86,7 @@ uint64_t format_from_double(float_format f, double value, rounding mode)
         up = rest > 0.5 || (rest == 0.5 && fmod(whole, 2) == 1);
         break;
     case ROUND_ZERO:
+    case ROUND_NONE:
         break;
     case ROUND_DOWN:
         up = sign && rest > 0;

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-typedef enum rounding { ROUND_NEAREST, ROUND_ZERO, ROUND_DOWN, ROUND_UP } rounding;
+/* ROUND_NONE: what is rounded is exact. */
+typedef enum rounding { ROUND_NEAREST, ROUND_ZERO, ROUND_DOWN, ROUND_UP, ROUND_NONE } rounding;
 
 /* A binary format: exponent and mantissa bits. e4m3 has no infinities: its top exponent holds
  * numbers. */

@@ -148,30 +148,29 @@ static CUtensorMap encode(const box *b, CUdeviceptr address, CUtensorMapDataType
 
 /* `copy`: with %map, the coordinates and the shared address %target. Shared memory from TARGET on
  * is `out` before (stores) or after (loads). */
-static char *kernel_text(const box *b, bool stores, const char *op)
+static char *kernel_text(const box *b, bool stores, const char *op, int form)
 {
     char coordinates[128] = "", *text = NULL;
     for (int i = 0; i < b->rank; i++)
         sprintf(coordinates + strlen(coordinates), "%s%d", i ? ", " : "", b->at[i]);
     unsigned bytes = 2 * elements(b);
+    const char *tile = form & 1 ? ".tile" : "", *space = form & 2 ? "cta" : "cluster";
     char copy[512];
     if (stores)
-        snprintf(
-            copy, sizeof copy,
-            "fence.proxy.async; bar.sync 0; @%%first "
-            "cp.%sasync.bulk.tensor.%dd.global.shared::cta%s"
-            ".tile.bulk_group [%%map, {%s}], [%%target];\n@%%first cp.async.bulk.commit_group; "
-            "@%%first cp.async.bulk.wait_group 0;\n",
-            *op ? "reduce." : "", b->rank, op, coordinates);
+        snprintf(copy, sizeof copy,
+                 "fence.proxy.async; bar.sync 0; @%%first "
+                 "cp.%sasync.bulk.tensor.%dd.global.shared::cta%s"
+                 "%s.bulk_group [%%map, {%s}], [%%target];\n@%%first cp.async.bulk.commit_group; "
+                 "@%%first cp.async.bulk.wait_group 0;\n",
+                 *op ? "reduce." : "", b->rank, op, tile, coordinates);
     else
-        snprintf(
-            copy, sizeof copy,
-            "@%%first mbarrier.arrive.expect_tx.shared.b64 _, [room], %u;\n"
-            "@%%first "
-            "cp.async.bulk.tensor.%dd.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-            "[%%target], [%%map, {%s}], [room];\n"
-            "again: mbarrier.try_wait.parity.shared.b64 %%p, [room], 0; @!%%p bra again;\n",
-            bytes, b->rank, coordinates);
+        snprintf(copy, sizeof copy,
+                 "@%%first mbarrier.arrive.expect_tx.shared.b64 _, [room], %u;\n"
+                 "@%%first "
+                 "cp.async.bulk.tensor.%dd.shared::%s.global%s.mbarrier::complete_tx::bytes "
+                 "[%%target], [%%map, {%s}], [room];\n"
+                 "again: mbarrier.try_wait.parity.shared.b64 %%p, [room], 0; @!%%p bra again;\n",
+                 bytes, b->rank, space, tile, coordinates);
     int length = asprintf(
         &text,
         ".version 8.0\n.target sm_90\n.address_size 64\n"
@@ -183,11 +182,11 @@ static char *kernel_text(const box *b, bool stores, const char *op)
         "%%tid.x;\n"
         "mov.u32 %%s, room; add.u32 %%target, %%s, %d; setp.eq.u32 %%first, %%t, 0; mov.u32 %%n, "
         "%u;\n"
-        "@%%first mbarrier.init.shared.b64 [room], 1; bar.sync 0;\n%s"
+        "@%%first mbarrier.init.shared.b64 [room], 1; bar.sync 0;\nBODY:\n%s"
         "mov.u32 %%i, %%t;\n"
         "word: setp.lt.u32 %%more, %%i, %%n; @!%%more bra done; mad.lo.u32 %%s, %%i, 2, %%target; "
         "mul.wide.u32 %%at, %%i, 2; add.u64 %%at, %%at, %%o;\n%s add.u32 %%i, %%i, 64; bra word;\n"
-        "done: %s ret;\n}\n",
+        "done: %s BODY_END: ret;\n}\n",
         SHARED, TARGET, elements(b), stores ? "" : copy,
         stores ? "ld.global.u16 %h, [%at]; st.shared.u16 [%s], %h;"
                : "ld.shared.u16 %h, [%s]; st.global.u16 [%at], %h;",
@@ -218,10 +217,11 @@ static numbers make(size_t bytes, uint16_t (*of)(size_t i))
     return n;
 }
 
-static CUresult run(const box *b, bool stores, const char *op, CUtensorMap *map,
+/* form: bit 0, with .tile; bit 1, to .shared::cta instead of .shared::cluster. */
+static CUresult run(const box *b, bool stores, const char *op, int form, CUtensorMap *map,
                     CUdeviceptr outside)
 {
-    char *text = kernel_text(b, stores, op);
+    char *text = kernel_text(b, stores, op, form);
     CUmodule module = device_load(text, b->name);
     free(text);
     return device_try(module, "kernel", 1, 64, 0, (void *[]){map, &outside});
@@ -229,12 +229,13 @@ static CUresult run(const box *b, bool stores, const char *op, CUtensorMap *map,
 
 Test(tensor, a_box_is_loaded_where_the_formulas_say)
 {
-    for (int k = 0; k < BOXES; k++) {
-        const box *b = &boxes[k];
+    for (int k = 0; k < 4 * BOXES; k++) {
+        const box *b = &boxes[k / 4];
+        int form = k % 4;
         device_open();
         numbers tensor = make(tensor_bytes(b), number), out = make(2 * elements(b), number);
         CUtensorMap map = encode(b, tensor.device, CU_TENSOR_MAP_DATA_TYPE_UINT16);
-        cr_assert_eq(run(b, false, "", &map, out.device), CUDA_SUCCESS, "%s\n%s", b->name,
+        cr_assert_eq(run(b, false, "", form, &map, out.device), CUDA_SUCCESS, "%s\n%s", b->name,
                      device_last_report());
         device_download(out.host, out.device, out.bytes);
         for (unsigned i = 0; i < elements(b); i++) {
@@ -288,12 +289,13 @@ static uint16_t other_number(size_t i)
 
 static void store_all(const char *op, uint16_t (*result)(uint16_t before, uint16_t given))
 {
-    for (int k = 0; k < BOXES; k++) {
-        const box *b = &boxes[k];
+    for (int k = 0; k < 2 * BOXES; k++) {
+        const box *b = &boxes[k / 2];
+        int form = k % 2;
         device_open();
         numbers tensor = make(tensor_bytes(b), number), in = make(2 * elements(b), other_number);
         CUtensorMap map = encode(b, tensor.device, CU_TENSOR_MAP_DATA_TYPE_UINT16);
-        cr_assert_eq(run(b, true, op, &map, in.device), CUDA_SUCCESS, "%s\n%s", b->name,
+        cr_assert_eq(run(b, true, op, form, &map, in.device), CUDA_SUCCESS, "%s\n%s", b->name,
                      device_last_report());
         check_stored(b, &tensor, &in, result);
         free(tensor.host);
@@ -320,13 +322,13 @@ Test(tensor, a_map_that_is_none_or_has_other_dimensions_is_named)
     device_open();
     numbers tensor = make(tensor_bytes(b), number), out = make(2 * elements(b), number);
     CUtensorMap map = encode(other, tensor.device, CU_TENSOR_MAP_DATA_TYPE_UINT16);
-    cr_expect_neq(run(b, false, "", &map, out.device), CUDA_SUCCESS);
+    cr_expect_neq(run(b, false, "", 1, &map, out.device), CUDA_SUCCESS);
     cr_expect(strstr(device_last_report(), "a copy in 2 dimensions with a tensor map of 1"), "%s",
               device_last_report());
     device_close();
     device_open();
     memset(&map, 0x5a, sizeof map);
-    cr_expect_neq(run(b, false, "", &map, out.device), CUDA_SUCCESS);
+    cr_expect_neq(run(b, false, "", 1, &map, out.device), CUDA_SUCCESS);
     cr_expect(strstr(device_last_report(), "is no tensor map"), "%s", device_last_report());
     device_close();
     free(tensor.host);
@@ -341,7 +343,7 @@ Test(tensor, a_map_over_the_end_of_an_allocation_is_out_of_bounds)
     b.sizes[1] += 2;
     b.at[1] = 15;
     CUtensorMap map = encode(&b, tensor.device, CU_TENSOR_MAP_DATA_TYPE_UINT16);
-    cr_expect_eq(run(&b, false, "", &map, out.device), CUDA_ERROR_ILLEGAL_ADDRESS);
+    cr_expect_eq(run(&b, false, "", 1, &map, out.device), CUDA_ERROR_ILLEGAL_ADDRESS);
     cr_expect(strstr(device_last_report(), "out of bounds: 32 bytes at a global address"), "%s",
               device_last_report());
     device_close();

@@ -89,6 +89,7 @@ Test(context, properties_describe_the_device)
     cr_expect_eq(properties.is_emulator, 1);
     cr_expect_eq(properties.sm_count, 108);
     cr_expect_geq(properties.driver_version, 13000);
+    cr_expect(strstr(properties.driver_path, "/libcuda.so.1"), "%s", properties.driver_path);
     mmlp_context_destroy(context);
 }
 

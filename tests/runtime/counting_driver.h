@@ -18,7 +18,4 @@ typedef struct counting_driver {
 /* The library's one symbol of its own. */
 const counting_driver *counting_driver_get(void);
 
-/* For a test: the library that $MMLP_DRIVER names to the runtime too. */
-const counting_driver *open_counting_driver(void);
-
 #endif

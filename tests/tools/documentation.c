@@ -1,5 +1,7 @@
-/* documentation.c: what the README and --help say of the environment is the library's own table.
- * Definitions: README, MEGAMLP_RUN and MEGAMLP_BENCH (the programs). */
+/* documentation.c: what the README, the manual of the emulator and --help list is what the tables
+ * in the code have. Definitions: README, EMULATOR_MANUAL (files), MEGAMLP_RUN, MEGAMLP_BENCH and
+ * PTXRUN (the programs). */
+#include <core/counters.h>
 #include <criterion/criterion.h>
 #include <megamlp/megamlp.h>
 #include <stdio.h>
@@ -8,17 +10,23 @@
 
 #include "program.h"
 
-Test(documentation, the_readme_lists_every_environment_variable_as_the_library_does)
+static char *read_text(const char *path)
 {
-    FILE *file = fopen(README, "rb");
-    cr_assert_not_null(file);
+    FILE *file = fopen(path, "rb");
+    cr_assert_not_null(file, "%s", path);
     fseek(file, 0, SEEK_END);
     long bytes = ftell(file);
     rewind(file);
-    char *readme = calloc((size_t)bytes + 1, 1);
-    cr_assert_not_null(readme);
-    cr_assert_eq(fread(readme, 1, (size_t)bytes, file), (size_t)bytes);
+    char *text = calloc((size_t)bytes + 1, 1);
+    cr_assert_not_null(text);
+    cr_assert_eq(fread(text, 1, (size_t)bytes, file), (size_t)bytes);
     fclose(file);
+    return text;
+}
+
+Test(documentation, the_readme_lists_every_environment_variable_as_the_library_does)
+{
+    char *readme = read_text(README);
     const mmlp_environment_variable *variable;
     for (int i = 0; (variable = mmlp_environment(i)); ++i) {
         char *row = NULL;
@@ -29,6 +37,21 @@ Test(documentation, the_readme_lists_every_environment_variable_as_the_library_d
         free(row);
     }
     free(readme);
+}
+
+Test(documentation, the_manual_of_the_emulator_names_every_counter_and_class)
+{
+    static const char *const names[] = {
+#define COUNTER_WORD(name, unit, meaning) "`" #name "`",
+#define CLASS_WORD(id, name, meaning)     "`" #name "`",
+        EMU_COUNTERS(COUNTER_WORD) EMU_CLASSES(CLASS_WORD)
+#undef COUNTER_WORD
+#undef CLASS_WORD
+    };
+    char *manual = read_text(EMULATOR_MANUAL);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i)
+        cr_expect_not_null(strstr(manual, names[i]), "%s", names[i]);
+    free(manual);
 }
 
 static void expect_help(const char *program)
@@ -53,4 +76,5 @@ Test(documentation, help_fits_80_columns_and_lists_the_environment_in_one)
 {
     expect_help(MEGAMLP_RUN);
     expect_help(MEGAMLP_BENCH);
+    expect_help(PTXRUN);
 }

@@ -1,16 +1,14 @@
 /*
- * bytes.c: the distinct bytes of device memory that each kernel of a training step touches, as the
- * emulator counts them, against those the plan says it does.
+ * bytes.c: what each kernel of a training step does, as the emulator counts it, against what the
+ * plan says: the distinct bytes of device memory that it touches, its operations, no bank
+ * conflicts.
  */
 #include <criterion/criterion.h>
 #include <cuda.h>
 #include <driver/cu_emulator.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "counting_driver.h"
 #include "loaded_mlp.h"
 #include "training_step.h"
 
@@ -51,52 +49,73 @@ static const struct {
      ""},
 };
 
-/* What the kernels of a step have touched, in the order of their launches. */
+/* Of the kernels of a step, in the order of their launches. */
 typedef struct counts {
-    unsigned long long touched[KERNELS];
-    int launches, read;
+    emu_counters kernels[KERNELS];
+    int launches;
 } counts;
 
-/* The counts are those of the last kernel: read when it has run, before there is another. */
-static void read_last(counts *c)
-{
-    if (c->read == c->launches)
-        return;
-    cr_assert_lt(c->read, KERNELS);
-    REQUIRE_CUDA(cuCtxSynchronize());
-    REQUIRE_CUDA(cuEmulatorDistinctBytes(NULL, NULL, &c->touched[c->read++]));
-}
-
-static void before_launch(void *user)
+static void keep(void *user, const char *kernel, const emu_counters *counters)
 {
     counts *c = user;
-    read_last(c);
-    c->launches++;
+    cr_assert_lt(c->launches, KERNELS, "%s", kernel);
+    c->kernels[c->launches++] = *counters;
+}
+
+static void compare_bytes(const mmlp_kernel_properties *kernel, const emu_counters *counters,
+                          const char *spec)
+{
+    double planned = kernel->bytes + TOKENS * kernel->bytes_per_token,
+           found = (double)counters->bytes_touched;
+    cr_expect(fabs(found - planned) <= tolerance * planned,
+              "%s: %s, %s: touches %.0f bytes, planned are %.0f", spec, kernel->pass, kernel->step,
+              found, planned);
+    cr_expect_geq(counters->wave_bytes, counters->bytes_touched);
+}
+
+/* No rows, columns or depth of a tile lie outside the matrices. */
+static int has_whole_tiles(const mmlp_kernel_properties *kernel)
+{
+    int64_t rows = kernel->rows ? kernel->rows : TOKENS;
+    return rows % kernel->tile_m == 0 && kernel->columns % kernel->tile_n == 0 &&
+           kernel->reduction % 64 == 0;
+}
+
+static void compare_operations(const mmlp_kernel_properties *kernel, const emu_counters *counters,
+                               const char *spec)
+{
+    double planned = TOKENS * kernel->flops_per_token, tensor = (double)counters->tensor_flops,
+           fma = (double)counters->fma_flops;
+    cr_expect(tensor + fma >= planned, "%s: %s, %s: %.0f + %.0f operations, planned are %.0f", spec,
+              kernel->pass, kernel->step, tensor, fma, planned);
+    if (counters->tensor_flops == 0)
+        return;
+    cr_expect_eq(counters->shared_excess, 0, "%s: %s, %s: bank conflicts", spec, kernel->pass,
+                 kernel->step);
+    cr_expect(!has_whole_tiles(kernel) || tensor == planned,
+              "%s: %s, %s: %.0f operations of mma, planned are %.0f", spec, kernel->pass,
+              kernel->step, tensor, planned);
 }
 
 /* The kernels of the passes stand before those of initialisation, in launch order. */
 static void compare(const mmlp_mlp *mlp, const counts *c, const char *spec)
 {
-    for (int i = 0; i < c->read; i++) {
+    for (int i = 0; i < c->launches; i++) {
         mmlp_kernel_properties kernel = MMLP_KERNEL_PROPERTIES_INIT;
         REQUIRE(mmlp_mlp_kernel(mlp, i, &kernel));
         cr_expect_str_neq(kernel.pass, "init");
-        double planned = kernel.bytes + TOKENS * kernel.bytes_per_token,
-               found = (double)c->touched[i];
-        cr_expect(fabs(found - planned) <= tolerance * planned,
-                  "%s: %s, %s: touches %.0f bytes, planned are %.0f", spec, kernel.pass,
-                  kernel.step, found, planned);
+        compare_bytes(&kernel, &c->kernels[i], spec);
+        compare_operations(&kernel, &c->kernels[i], spec);
     }
     mmlp_kernel_properties rest = MMLP_KERNEL_PROPERTIES_INIT;
-    cr_assert_lt(c->read, mmlp_mlp_kernel_count(mlp));
-    REQUIRE(mmlp_mlp_kernel(mlp, c->read, &rest));
+    cr_assert_lt(c->launches, mmlp_mlp_kernel_count(mlp));
+    REQUIRE(mmlp_mlp_kernel(mlp, c->launches, &rest));
     cr_expect_str_eq(rest.pass, "init", "%s: %s did not run", spec, rest.name);
 }
 
-Test(bytes, every_kernel_touches_the_bytes_that_are_planned)
+Test(bytes, every_kernel_does_what_is_planned_without_bank_conflicts_on_tensor_cores)
 {
     /* Bias gradients are fp32, which is what the plan counts: it does not know their type. */
-    const counting_driver *driver = open_counting_driver();
     mmlp_context *context = loaded_device();
     CUcontext primary;
     REQUIRE_CUDA(cuDevicePrimaryCtxRetain(&primary, 0));
@@ -112,12 +131,9 @@ Test(bytes, every_kernel_touches_the_bytes_that_are_planned)
         loaded_open(&loaded, context, content, TOKENS, 0);
         free(content);
         step_start(&step, context, loaded.bundle, loaded.mlp, &options);
-        REQUIRE_CUDA(cuEmulatorCountBytes(1));
-        driver->set_hook(before_launch, &c);
+        REQUIRE_CUDA(cuEmulatorCount(keep, &c));
         REQUIRE(step_run(&step, loaded.mlp));
-        driver->set_hook(NULL, NULL);
-        read_last(&c);
-        REQUIRE_CUDA(cuEmulatorCountBytes(0));
+        REQUIRE_CUDA(cuEmulatorCount(NULL, NULL));
         compare(loaded.mlp, &c, specs[i].name);
         step_finish(&step);
         loaded_close(&loaded);

@@ -157,11 +157,12 @@ typedef struct mmlp_device_properties {
     int sm_count;
     int shared_per_block; /* bytes, with opt-in */
     uint64_t memory_bytes;
-    int driver_version; /* as cuDriverGetVersion: 13000 */
+    int driver_version;      /* as cuDriverGetVersion: 13000 */
+    const char *driver_path; /* what dlopen was given; owned by the context */
 } mmlp_device_properties;
 #define MMLP_DEVICE_PROPERTIES_INIT                                                                \
     {                                                                                              \
-        sizeof(mmlp_device_properties), "", "", 0, 0, 0, 0, 0                                      \
+        sizeof(mmlp_device_properties), "", "", 0, 0, 0, 0, 0, 0                                   \
     }
 
 /* properties->struct_size is set by the caller; that many bytes are filled. */

@@ -22,7 +22,7 @@ extern "C" __global__ void votes(unsigned *out)
     row[0] = __ballot_sync(0xffffffff, lane % 3 == 0);
     row[1] = __match_any_sync(0xffffffff, lane / 5);
     int same;
-    row[2] = __match_all_sync(0xffffffff, lane >= 0, &same) + same;
+    row[2] = __match_all_sync(0xffffffff, lane < 32, &same) + same;
     if (lane % 2)
         row[3] = __ballot_sync(0xaaaaaaaa, lane > 9);
     else
