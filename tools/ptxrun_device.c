@@ -252,6 +252,11 @@ static int fill_slot(const launch *l, const json_path *at, parameter *p, const p
         l->d->encode_tiled(&encoded, map->type, map->rank, (void *)(uintptr_t)address,
                            map->dimensions, map->strides, map->box, map->element_strides,
                            map->interleave, map->swizzle, map->l2_promotion, map->oob_fill);
+    if (result == CUDA_ERROR_NOT_SUPPORTED) {
+        json_path_say(at, "the device has no such tensor maps (CUDA_ERROR_NOT_SUPPORTED): they "
+                          "need a GPU of compute capability 9.0 or later");
+        return EXIT_DEVICE;
+    }
     if (result != CUDA_SUCCESS)
         return json_path_say(at, "cuTensorMapEncodeTiled refuses these values: %s",
                              device_result_name(l->d, result));

@@ -337,9 +337,8 @@ Test(ptxrun_results, tensor_maps_are_made_by_the_driver)
     static const wanted_output without[] = {
         {MAPPED("64"),
          4,
-         {"manifest.json: runs[0].parameters[0]: the driver ",
-          "libcuda.so.1 has no cuTensorMapEncodeTiled: tensor maps need one that has, and a GPU of "
-          "compute capability 9.0 or later\n"}},
+         {"manifest.json: runs[0].parameters[0]: the device has no such tensor maps "
+          "(CUDA_ERROR_NOT_SUPPORTED): they need a GPU of compute capability 9.0 or later\n"}},
     };
     static const wanted_output with[] = {
         {MAPPED("64"), 0, {"runs[0]   map  ok\n"}},
