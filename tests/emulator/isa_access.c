@@ -114,9 +114,9 @@ static void check_loads(const char *opcode, const access_place *place, int count
         for (int k = 0; k < access_type_count; ++k) {
             const access_type *type = &access_types[k];
             int n = slots(type, count), size = type->bytes == 16 ? 8 : type->bytes;
-            const uint8_t *bytes = &in[place->is_uniform ? 0 : lane][type->bytes * count];
             if (!access_fits(place, type, count))
                 continue;
+            const uint8_t *bytes = &in[place->is_uniform ? 0 : lane][type->bytes * count];
             for (int i = 0; i < n; ++i)
                 cr_assert(got[i] == loaded(type, bytes + i * size),
                           "%s%s.v%d.%s lane %d element %d: got 0x%lx, expected 0x%lx", opcode,

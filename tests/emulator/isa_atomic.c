@@ -149,9 +149,10 @@ static uint64_t draw_element(const atomic_type *type)
 
 static void draw_lane(uint8_t in[LANE_BYTES], const atomic_type *type)
 {
-    for (int at = 0; at < LANE_BYTES; at += type->element) {
+    size_t element = (size_t)type->element;
+    for (size_t at = 0; at < LANE_BYTES; at += element) {
         uint64_t bits = draw_element(type);
-        memcpy(in + at, &bits, (size_t)type->element);
+        memcpy(in + at, &bits, element);
     }
     if (draw() % 2) /* cas finds what it compares with */
         memcpy(in + OPERAND_BYTES, in, OPERAND_BYTES);

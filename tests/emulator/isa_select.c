@@ -101,9 +101,12 @@ Test(isa_select, predicates_are_combined_and_moved)
 {
     run("setp.ne.u32 %p, %a, 0; setp.ne.u32 %q, %b, 0; mov.b32 %d, 0; and.pred %s, %p, %q;" COLLECT(
             1) "or.pred %s, %p, %q;" COLLECT(2) "xor.pred %s, %p, %q;" COLLECT(4) "not.pred %s, "
-                                                                                  "%p;" COLLECT(8) "mov.pred %s, "
-                                                                                                   "%q;" COLLECT(
-                                                                                                       16),
+                                                                                  "%p;" COLLECT(
+                                                                                      8) "mov.pred "
+                                                                                         "%s, "
+                                                                                         "%q"
+                                                                                         ";" COLLECT(
+                                                                                             16),
         ISA_I32, ISA_BIT, ISA_BIT, ISA_NONE, predicates);
 }
 
