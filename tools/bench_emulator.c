@@ -1,6 +1,6 @@
 /*
- * bench_emulator.c: matrix products of fixed PTX (tools/bench/) on the emulator, through the CUDA
- * Driver API as any program would, so that the emulator alone is measured.
+ * bench_emulator.c: fixed PTX (tools/bench/) on the emulator, matrix products above all, through
+ * the CUDA Driver API as any program would, so that the emulator alone is measured.
  */
 #include <cuda.h>
 #include <dlfcn.h>
@@ -42,7 +42,7 @@ typedef struct driver {
 #undef DRIVER_MEMBER
 } driver;
 
-/* One product of n x n matrices of ones. */
+/* One product of n x n matrices of ones, or what takes the same parameters. */
 typedef struct product {
     const char *label, *ptx, *entry;
     unsigned n, tile_m, tile_n, threads, shared_bytes;
@@ -51,6 +51,7 @@ typedef struct product {
     const char *variable, *value; /* of the environment, for this row; NULL: as it is */
     int counted;                  /* while the emulator counts */
     int compared;                 /* with the row before that is not */
+    int instructions;             /* the rate is of warp instructions, not of operations */
 } product;
 
 #define BF16_PRODUCT(label, ...)                                                                   \
@@ -65,13 +66,16 @@ typedef struct product {
     }
 
 static const product products[] = {
-    BF16_PRODUCT("bf16 mma.sync 1024^3", NULL, NULL, 0, 0),
-    BF16_PRODUCT("  counted", NULL, NULL, 1, 1),
-    BF16_PRODUCT("  races checked", "MMLP_EMULATOR_CHECK", "race", 0, 1),
-    BF16_PRODUCT("  exact:a100", "MMLP_EMULATOR_NUMERICS", "exact:a100", 0, 1),
-    BF16_PRODUCT("  exact:h100", "MMLP_EMULATOR_NUMERICS", "exact:h100", 0, 1),
-    FP32_PRODUCT("fp32 FMA 1024^3", NULL, NULL, 0, 0),
-    FP32_PRODUCT("  counted", NULL, NULL, 1, 1),
+    BF16_PRODUCT("bf16 mma.sync 1024^3", NULL, NULL, 0, 0, 0),
+    BF16_PRODUCT("  two host threads", "MMLP_EMULATOR_THREADS", "2", 0, 1, 0),
+    BF16_PRODUCT("  counted", NULL, NULL, 1, 1, 0),
+    BF16_PRODUCT("  races checked", "MMLP_EMULATOR_CHECK", "race", 0, 1, 0),
+    BF16_PRODUCT("  exact:a100", "MMLP_EMULATOR_NUMERICS", "exact:a100", 0, 1, 0),
+    BF16_PRODUCT("  exact:h100", "MMLP_EMULATOR_NUMERICS", "exact:h100", 0, 1, 0),
+    FP32_PRODUCT("fp32 FMA 1024^3", NULL, NULL, 0, 0, 0),
+    FP32_PRODUCT("  counted", NULL, NULL, 1, 1, 0),
+    {"ALU, registers alone", "bench/alu.ptx", "alu", 1024, 256, 256, 256, 0, 4, 0, NULL, NULL, 0, 0,
+     1},
 };
 
 static const char *text_of(const char *name)
@@ -126,15 +130,21 @@ static int open_driver(driver *d)
         }                                                                                          \
     } while (0)
 
-static void ignore_counters(void *user, const char *kernel, const emu_counters *counters)
+/* The milliseconds of every launch, and the warp instructions of one, if it was counted. */
+typedef struct measured {
+    double runs[BENCH_RUNS], instructions;
+} measured;
+
+static void keep_instructions(void *user, const char *kernel, const emu_counters *counters)
 {
-    (void)user;
+    measured *m = user;
     (void)kernel;
-    (void)counters;
+    m->instructions = 0;
+    for (int i = 0; i < EMU_CLASS_COUNT; ++i)
+        m->instructions += (double)counters->warp_instructions[i];
 }
 
-/* The milliseconds of BENCH_RUNS launches. */
-static int run_product(double runs[BENCH_RUNS], const driver *d, const product *p)
+static int run_product(measured *out, const driver *d, const product *p)
 {
     int code = 0;
     CUmodule module = NULL;
@@ -144,7 +154,7 @@ static int run_product(double runs[BENCH_RUNS], const driver *d, const product *
     unsigned m = p->n, n = p->n, k = p->n;
 
     if (p->counted)
-        CHECK(d->count(ignore_counters, NULL));
+        CHECK(d->count(keep_instructions, out));
     CHECK(d->load(&module, text_of(p->ptx)));
     CHECK(d->get_function(&function, module, p->entry));
     if (p->shared_bytes > 0)
@@ -155,13 +165,16 @@ static int run_product(double runs[BENCH_RUNS], const driver *d, const product *
     CHECK(d->alloc(&c, elements * sizeof(float)));
     CHECK(d->set_words(a, p->one, elements * p->element_bytes / 4));
     CHECK(d->set_words(b, p->one, elements * p->element_bytes / 4));
-    for (int i = 0; i < BENCH_RUNS; ++i) {
+    for (int i = 0; i < BENCH_RUNS + p->instructions; ++i) {
         void *arguments[] = {&a, &b, &c, &m, &n, &k};
+        if (i == BENCH_RUNS)
+            CHECK(d->count(keep_instructions, out));
         double start = tool_milliseconds();
         CHECK(d->launch(function, p->n / p->tile_n, p->n / p->tile_m, 1, p->threads, 1, 1,
                         p->shared_bytes, NULL, arguments, NULL));
         CHECK(d->synchronize());
-        runs[i] = tool_milliseconds() - start;
+        if (i < BENCH_RUNS)
+            out->runs[i] = tool_milliseconds() - start;
     }
 
 cleanup:
@@ -177,7 +190,7 @@ cleanup:
 }
 
 /* Opens the device and runs the product. */
-static int measure(double runs[BENCH_RUNS], const product *p)
+static int measure(measured *out, const product *p)
 {
     driver d = {0};
     CUcontext context;
@@ -189,7 +202,7 @@ static int measure(double runs[BENCH_RUNS], const product *p)
     if (d.init(0) != CUDA_SUCCESS || d.retain(&context, 0) != CUDA_SUCCESS ||
         d.set_current(context) != CUDA_SUCCESS)
         return tool_fail(EXIT_DEVICE, "the emulator gave no device");
-    code = run_product(runs, &d, p);
+    code = run_product(out, &d, p);
     d.set_current(NULL);
     d.release(0);
     dlclose(d.library);
@@ -197,25 +210,24 @@ static int measure(double runs[BENCH_RUNS], const product *p)
 }
 
 /* In a process of its own: the emulator reads its environment once. */
-static int measure_apart(double runs[BENCH_RUNS], const product *p)
+static int measure_apart(measured *out, const product *p)
 {
     int ends[2], status = 0;
-    const size_t bytes = BENCH_RUNS * sizeof runs[0];
     if (pipe(ends) != 0)
         return tool_fail(EXIT_DEVICE, "%s: no pipe to the process that measures it", p->label);
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
-        int code = measure(runs, p);
-        if (code == 0 && write(ends[1], runs, bytes) != (ssize_t)bytes)
+        int code = measure(out, p);
+        if (code == 0 && write(ends[1], out, sizeof *out) != (ssize_t)sizeof *out)
             code = EXIT_DEVICE;
         _exit(code);
     }
     close(ends[1]);
-    ssize_t received = child > 0 ? read(ends[0], runs, bytes) : -1;
+    ssize_t received = child > 0 ? read(ends[0], out, sizeof *out) : -1;
     close(ends[0]);
     if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status) ||
-        (WEXITSTATUS(status) == 0 && received != (ssize_t)bytes))
+        (WEXITSTATUS(status) == 0 && received != (ssize_t)sizeof *out))
         return tool_fail(EXIT_DEVICE, "%s: no process could measure it", p->label);
     return WEXITSTATUS(status);
 }
@@ -224,15 +236,19 @@ static int measure_apart(double runs[BENCH_RUNS], const product *p)
  */
 static int print_row(double *plain, const product *p)
 {
-    double runs[BENCH_RUNS], n = p->n;
-    int code = measure_apart(runs, p);
+    measured m = {.instructions = 0};
+    double n = p->n;
+    int code = measure_apart(&m, p);
     if (code != 0)
         return code;
-    double median = bench_median(runs);
-    printf("%-24s %10.1f %10.1f %10.1f %10.1f", p->label, median, runs[0], runs[BENCH_RUNS - 1],
-           2 * n * n * n / median * 1e-6);
+    double median = bench_median(m.runs);
+    printf("%-24s %10.1f %10.1f %10.1f", p->label, median, m.runs[0], m.runs[BENCH_RUNS - 1]);
+    if (p->instructions)
+        printf(" %10s %10.1f", "", m.instructions / median * 1e-3);
+    else
+        printf(" %10.1f", 2 * n * n * n / median * 1e-6);
     if (p->compared)
-        printf(" %10.2f", median / *plain);
+        printf(" %10s %10.2f", "", median / *plain);
     else
         *plain = median;
     putchar('\n');
@@ -245,8 +261,8 @@ int bench_emulator(void)
     const char *isa = getenv("MMLP_EMULATOR_ISA");
     printf("host threads %s, host instructions %s\n", getenv("MMLP_EMULATOR_THREADS"),
            isa && isa[0] ? isa : "the best here");
-    printf("%-24s %10s %10s %10s %10s %10s\n", "product", "median ms", "least", "most", "GFLOP/s",
-           "x plain");
+    printf("%-24s %10s %10s %10s %10s %10s %10s\n", "kernel", "median ms", "least", "most",
+           "GFLOP/s", "M instr/s", "x plain");
     int code = 0;
     double plain = 0;
     for (size_t i = 0; code == 0 && i < sizeof products / sizeof products[0]; ++i)

@@ -248,9 +248,8 @@ Test(nvrtc, an_error_has_the_templates_line)
 {
     nvrtc *compiler;
     nvrtc_image image;
-    nvrtc_source source = {.name = "k.cu",
-                           .text = "__global__ void f()\n{\n    undefined();\n}\n",
-                           .target = "sm_80"};
+    nvrtc_source source = {
+        .name = "k.cu", .text = "__global__ void f()\n{\n    undefined();\n}\n", .target = "sm_80"};
     cr_assert_eq(nvrtc_open(&compiler, NULL), MMLP_OK, "%s", mmlp_last_error());
     cr_assert_geq(nvrtc_version(compiler), 13000);
     cr_assert_eq(nvrtc_compile(&image, compiler, &source), MMLP_ERROR_COMPILE);
