@@ -34,9 +34,10 @@ static const char documentation[] =
     "                   bytes, sectors, bank conflicts, barriers; and what ptxas\n"
     "                   makes of it: registers, spills, blocks per multiprocessor.\n"
     "                   docs/emulator.md says what is counted\n"
-    "emulator           matrix products of fixed PTX on the emulator, one host\n"
-    "                   thread, with its checks on: GFLOP/s, and how much slower\n"
-    "                   counted, race-checked and exact products are\n\n"
+    "emulator           matrix products and ordinary instructions of fixed PTX on\n"
+    "                   the emulator, one host thread, with its checks on: GFLOP/s,\n"
+    "                   instructions of warps a second, and how the time changes\n"
+    "                   with two threads, counters, race checks, exact sums\n\n"
     "  megamlp-bench counters specs/llama3_8b.lua --arch sm_80 --tokens 128\n\n"
     "Exit codes: 0 ok, 2 usage, 3 a bad spec, 4 a device or compile error.";
 

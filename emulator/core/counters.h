@@ -60,7 +60,8 @@ typedef enum emu_class {
  * come that it waits for. A lane instruction is one lane whose guard was true.
  *
  * A request has one sector for all that its lanes access of the same 32 bytes. cp.async is a
- * request of what it reads, and shared wavefronts of what it writes.
+ * request of what it reads, and shared wavefronts of what it writes. A bulk copy is one request for
+ * each row of its box, and takes 128 bytes of shared memory in a wavefront.
  *
  * An access to shared memory is served in groups of lanes that can fill the 32 banks of 4 bytes: 32
  * lanes of at most 4 bytes, 16 of 8, 8 of 16, and 8 rows of one matrix. A group needs as many
