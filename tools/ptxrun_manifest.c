@@ -223,13 +223,15 @@ static int read_expect(run *r, const json_path *at, const json_t *json, const ma
     if (code == 0)
         code =
             read_expected_buffers(r, JSON_KEY(at, "buffers"), json_object_get(json, "buffers"), m);
+    if (code != 0)
+        return code;
     bool succeeds = strcmp(r->result, "CUDA_SUCCESS") == 0;
-    if (code == 0 && !succeeds && r->expected_count > 0)
-        code = json_path_say(at, "found \"buffers\" with a result that is an error, wanted one of "
+    if (!succeeds && r->expected_count > 0)
+        return json_path_say(at, "found \"buffers\" with a result that is an error, wanted one of "
                                  "the two: memory is lost after an error");
-    if (code == 0 && succeeds && r->diagnostic)
-        code = json_path_say(at, "found \"diagnostic\" without a \"result\" that is an error");
-    return code;
+    if (succeeds && r->diagnostic)
+        return json_path_say(at, "found \"diagnostic\" without a \"result\" that is an error");
+    return 0;
 }
 
 static int read_run(run *r, const json_path *at, const json_t *json, const manifest *m)
