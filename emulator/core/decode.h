@@ -140,7 +140,12 @@ void decode_statements(decoder *d);        /* the body of d->instance */
 void decode_place_locals(decoder *d, ptx_function *f); /* decode_control.c: its .local, .param */
 void decode_operand_count(decoder *d, int least, int most);
 
+/* ---- decode_operand.c ---- */
+int decode_type_bytes(ptx_type type); /* of a register; 0: predicate */
+uint32_t decode_register_number(const decoder *d, int reg);
+void decode_widen(decoder *d); /* what the statement has left in narrower registers */
 uint32_t decode_register_new(decoder *d, int bytes);
+uint32_t decode_add_constant(decoder *d, decode_constant wanted);
 uint32_t decode_const(decoder *d, uint64_t bits, int bytes);
 /* A source of `bytes` (0: predicate); a wider register is truncated into a temporary. */
 uint32_t decode_use(decoder *d, const ptx_operand *operand, int bytes);
@@ -166,6 +171,8 @@ decode_address decode_address_in(decoder *d, const ptx_operand *operand, ptx_spa
 /* Appends an instruction; its r[] is filled with defs then uses by decode_add. The first one stands
  * for its statement. */
 decode_instr *decode_emit(decoder *d, ir_op op);
+/* One that prepares or finishes what the statement's own instruction does. */
+decode_instr *decode_emit_part(decoder *d, ir_op op);
 void decode_add_def(decode_instr *i, uint32_t reg);
 void decode_add_use(decode_instr *i, uint32_t operand); /* after the last def */
 
@@ -207,6 +214,8 @@ enum {
 
 /* ---- the opcodes ---- */
 typedef void decode_function(decoder *d);
+/* decode_words.c: reads the words of the statement; the opcode's decoder. */
+decode_function *decode_read_words(decoder *d);
 bool decode_is_alu(const char *opcode); /* decode_alu.c: has rows in ops_*.def */
 /* The handler that converts, by row or convert_any with its aux. */
 ir_op decode_convert_op(ptx_type to, ptx_type from, uint64_t flags, uint32_t *aux);
