@@ -1,0 +1,60 @@
+/*
+ * tensor_oracle.h: what PTX ISA 5.5 and the comments of cuda.h say of tensors and their boxes,
+ * written apart from the emulator's handlers; and random ones.
+ */
+#ifndef MMLP_TESTS_TENSOR_ORACLE_H
+#define MMLP_TESTS_TENSOR_ORACLE_H
+
+#include <cuda.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "softfloat.h"
+
+enum {
+    RANK = 5,
+    ROOM = 16384,    /* bytes of a box, at most */
+    TENSOR = 1 << 17 /* bytes of a tensor, at most */
+};
+
+typedef struct element_type {
+    const char *name;
+    CUtensorMapDataType code;
+    size_t bytes;
+    char adds; /* how cp.reduce adds it: integers, floats of 32 bits, halves; 0: it does not */
+    const float_format *half;
+} element_type;
+
+enum { TENSOR_TYPES = 10 };
+extern const element_type tensor_types[TENSOR_TYPES];
+
+typedef struct shape {
+    const element_type *type;
+    int rank, swizzle;                     /* swizzle: bytes of a span, 0: none */
+    cuuint64_t sizes[RANK], strides[RANK]; /* strides[i]: bytes from one of dimension i + 1 on */
+    cuuint32_t box[RANK], steps[RANK];
+    int at[RANK];
+    int target; /* of the box, in shared memory */
+} shape;
+
+/* The random numbers of a test follow from what it calls this with. */
+void random_start(uint64_t from);
+int below(int bound);
+int between(int low, int high); /* both may come */
+/* Sums of two of its floats are exact as doubles, and neither subnormal nor infinite. */
+void random_elements(uint8_t *bytes, size_t count, const element_type *t);
+shape random_shape(int rank, const element_type *type);
+
+size_t tensor_bytes(const shape *s);
+int box_elements(const shape *s);
+size_t box_bytes(const shape *s);
+/* Where an element of a box lies in its tensor; 0: outside. */
+int find_element(const shape *s, int element, size_t *offset);
+/* Where a byte of a box lies in shared memory. */
+size_t place_of_byte(const shape *s, size_t byte);
+/* What `to` has once `from` was added to it. */
+void add_element(const element_type *t, uint8_t *to, const uint8_t *from);
+
+CUresult encode_shape(CUtensorMap *map, const shape *s, CUdeviceptr at);
+
+#endif
