@@ -438,6 +438,9 @@ void decode_fence(decoder *d)
          is_init = w->flags == F(MBARRIER_INIT) &&
                    w->order == (ORDER_STRONG | ORDER_RELEASE | ORDER_NARROW);
     bool takes_space = is_proxy && (w->space == SPACE_GLOBAL || w->space == SPACE_SHARED);
+    for (int i = 0; i < d->statement->modifier_count; i++) {
+        takes_space &= strcmp(d->statement->modifiers[i], "shared") != 0; /* but .shared::cta */
+    }
     if ((w->flags && !is_proxy && !is_init) || (w->has_space && !takes_space)) {
         decode_unknown(d);
     }

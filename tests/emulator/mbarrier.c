@@ -178,7 +178,7 @@ Test(mbarrier, orders_and_fences_may_be_written)
 {
     EXPECT("orders",
            "mbarrier.init.shared.b64 [shared], 2; fence.mbarrier_init.release.cluster;\n"
-           "fence.proxy.async; fence.proxy.async.global; fence.proxy.async.shared;\n"
+           "fence.proxy.async; fence.proxy.async.global;\n"
            "fence.proxy.async.shared::cta; prefetch.tensormap [%out];\n"
            "mbarrier.arrive.release.cta.shared.b64 %rd0, [shared];\n"
            "mbarrier.arrive.relaxed.cluster.shared.b64 _, [shared];\n"
