@@ -138,6 +138,7 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64
     block->bulk_count = 0;
     block->phases = 0;
     block->gave_up_at = 0;
+    block->gave_up = 0;
     block->shared_limit = grid->race || grid->tally ? 0 : block->shared_bytes;
     block->counts = NULL;
     if (grid->tally) {

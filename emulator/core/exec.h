@@ -205,7 +205,8 @@ typedef struct exec_block {
     int mbarrier_count, mbarrier_capacity;
     bulk_copy *bulk; /* in the order of their issue */
     int bulk_count, bulk_capacity;
-    uint64_t phases, gave_up_at; /* of all of them; phases + 1 when try_waits last gave up */
+    uint64_t phases, gave_up_at; /* of all of them; phases when try_waits last gave up */
+    uint32_t gave_up;            /* how often they have since that phase began */
     exec_fault fault;
     text printed;
     /* what is allocated, for reuse by the next block */

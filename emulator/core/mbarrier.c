@@ -15,7 +15,7 @@
 
 #include "exec.h"
 
-enum { MOST_COUNT = (1 << 20) - 1, OBJECT_BYTES = 8 };
+enum { MOST_COUNT = (1 << 20) - 1, OBJECT_BYTES = 8, MOST_GIVEN_UP = 1000 };
 
 static uint64_t image_of(const mbarrier *b)
 {
@@ -349,13 +349,17 @@ void mbarrier_run(emu_warp *w, const emu_instr *in, uint32_t mask)
 }
 
 /*
- * No warp can run: a try_wait may give up and say so. Those that wait do, once for each phase that
- * any object of the block completes. False: nobody waits, or it did not help.
+ * No warp can run: a try_wait may give up and say so. Those that wait do, MOST_GIVEN_UP times for
+ * each phase that any object of the block completes. False: nobody waits, or it did not help.
  */
 bool mbarrier_give_up(exec_block *block)
 {
     bool any = false;
-    if (block->gave_up_at == block->phases + 1) {
+    if (block->gave_up_at != block->phases) {
+        block->gave_up_at = block->phases;
+        block->gave_up = 0;
+    }
+    if (block->gave_up == MOST_GIVEN_UP) {
         return false;
     }
     for (int i = 0; i < block->warp_count; i++) {
@@ -369,6 +373,6 @@ bool mbarrier_give_up(exec_block *block)
             }
         }
     }
-    block->gave_up_at = block->phases + 1;
+    block->gave_up++;
     return any;
 }

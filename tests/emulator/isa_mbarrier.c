@@ -26,6 +26,7 @@ enum {
 typedef struct object {
     int expected, pending, bytes; /* bytes: the tx-count, which may be below zero */
     unsigned phase;
+    int is_unseen; /* no wait has found the phase before over: nobody may arrive yet */
 } object;
 
 static object initial(int count)
@@ -39,6 +40,7 @@ static void settle(object *o)
     if (o->pending != 0 || o->bytes != 0)
         return;
     o->phase++;
+    o->is_unseen = 1;
     o->pending = o->expected;
 }
 
@@ -145,7 +147,7 @@ static void record(sequence *s, uint32_t wanted)
 
 static void start(sequence *s, int which)
 {
-    int count = 1 + below(s, s->are_large ? MOST : 12);
+    int count = 1 + below(s, s->are_large ? MOST : (below(s, 2) ? 3 : 12));
     only_lanes(s, 1);
     const char *number = operand(s, count);
     place p = somewhere(s, which, "");
@@ -205,7 +207,7 @@ static int arrive(sequence *s, int which)
     object *o = &s->object[which];
     arrival form = (arrival)below(s, ARRIVALS);
     int lanes = below(s, 3) ? 1 : 1 + below(s, 8), is_drop = below(s, 4) == 0, count = 1;
-    if (o->pending < lanes)
+    if (o->is_unseen || o->pending < lanes)
         return 0;
     if (form == COUNTED || form == NO_COMPLETE)
         count = below(s, 3) ? 1 + below(s, o->pending / lanes) : o->pending / lanes;
@@ -276,7 +278,7 @@ static void record_wait(sequence *s, int lanes, int is_over)
 static int wait_state(sequence *s, int slot)
 {
     state *held = &s->state[slot];
-    const object *o = &s->object[held->object];
+    object *o = &s->object[held->object];
     if (held->lanes == 0 || o->phase - held->phase > 1)
         return 0;
     const char *hint;
@@ -284,19 +286,23 @@ static int wait_state(sequence *s, int slot)
     place p = emit_wait(s, held->object, "", &hint);
     emit(s, "%s %%p0, %s, %%rd%d%s; ", p.suffix, p.address, slot, hint);
     record_wait(s, held->lanes, held->phase != o->phase);
+    o->is_unseen &= held->phase == o->phase;
     return 1;
 }
 
 /* The phase of a parity: the current one, or the one before. */
 static int wait_parity(sequence *s, int which)
 {
-    int lanes = 1 + below(s, 32), parity = below(s, 2);
+    object *o = &s->object[which];
+    int lanes = 1 + below(s, 32), current = (int)(o->phase & 1);
+    int parity = below(s, o->is_unseen ? 4 : 2) ? !current : current;
     const char *hint;
     only_lanes(s, lanes);
     const char *number = operand(s, parity);
     place p = emit_wait(s, which, ".parity", &hint);
     emit(s, "%s %%p0, %s, %s%s; ", p.suffix, p.address, number, hint);
-    record_wait(s, lanes, (int)(s->object[which].phase & 1) != parity);
+    record_wait(s, lanes, current != parity);
+    o->is_unseen &= current == parity;
     return 1;
 }
 
@@ -388,4 +394,25 @@ Test(isa_mbarrier, random_sequences_on_three_objects_do_not_mix_them)
 Test(isa_mbarrier, random_sequences_with_large_counts_and_bytes_follow_the_state_machine)
 {
     run_sequences(3, 2, 1);
+}
+
+Test(isa_mbarrier, waits_for_a_phase_that_lasts_say_so_however_often_and_the_thread_goes_on)
+{
+    uint32_t found[5];
+    kernel_run("waits",
+               "setp.eq.u32 %p1, %thread, 0; @!%p1 bra rest;\n"
+               "mbarrier.init.shared.b64 [shared], 1; mov.u32 %r0, 0; mov.u32 %r1, 0;\n"
+               "again: mbarrier.try_wait.parity.shared.b64 %p0, [shared], 0, 100;\n"
+               "@%p0 add.u32 %r1, %r1, 1; add.u32 %r0, %r0, 1;\n"
+               "setp.lt.u32 %p2, %r0, 20; @%p2 bra again;\n"
+               "mbarrier.try_wait.parity.shared.b64 %p0, [shared], 1; selp.u32 %r2, 1, 0, %p0;\n"
+               "mbarrier.arrive.shared.b64 %rd0, [shared];\n"
+               "mbarrier.try_wait.shared.b64 %p0, [shared], %rd0; selp.u32 %r3, 1, 0, %p0;\n"
+               "mbarrier.try_wait.parity.shared.b64 %p0, [shared], 1; selp.u32 %r4, 1, 0, %p0;\n"
+               "st.global.v4.u32 [%out], {%r0, %r1, %r2, %r3}; st.global.u32 [%out+16], %r4;\n"
+               "rest:",
+               1, 32, NULL, 0, found, sizeof found);
+    static const uint32_t wanted[5] = {20, 0, 1, 1, 0};
+    for (int i = 0; i < 5; i++)
+        cr_expect_eq(found[i], wanted[i], "word %d is %u, not %u", i, found[i], wanted[i]);
 }
