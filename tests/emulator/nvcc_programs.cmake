@@ -1,11 +1,13 @@
 # The CUDA C programs once more, by nvcc where there is one that works: programs/NAME.cu becomes
 # NAME.cu.compute_80.ptx and its like in MMLP_NVCC_PROGRAMS. MMLP_NVCC_MISSING is empty, or says why
-# there are none.
+# there are none. What nvcc makes of them does not depend on the host's compiler: one build is enough.
 
 set(MMLP_NVCC_PROGRAMS ${PROJECT_BINARY_DIR}/nvcc-programs)
 set(MMLP_NVCC_MISSING "")
 find_program(MMLP_NVCC nvcc HINTS ${MMLP_CUDA_HOME}/bin)
-if(NOT MMLP_NVCC)
+if(MMLP_SANITIZE OR NOT CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    set(MMLP_NVCC_MISSING "the gcc build without sanitizers has them")
+elseif(NOT MMLP_NVCC)
     set(MMLP_NVCC_MISSING "nvcc was not found on the path, nor in ${MMLP_CUDA_HOME}/bin")
 else()
     set(_probe ${CMAKE_CURRENT_BINARY_DIR}/nvcc_probe)
