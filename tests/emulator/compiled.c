@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/nvrtc.h"
 #include "device.h"
 
@@ -27,20 +29,46 @@ static char *read_text(const char *folder, const char *file, const char *ending)
     return text;
 }
 
-static char *compile_with_nvrtc(const char *file, const char *target)
+/* Where the PTX is kept for the next test, build and schedule: all that it depends on is in the
+ * name.
+ */
+static char *place_of(const nvrtc_source *source, int version)
 {
-    static const char *const options[] = {"-std=c++17", "--device-int128", NULL};
-    char *text = read_text(MMLP_TEST_PROGRAMS, file, "");
-    nvrtc *compiler = NULL;
+    char *path = NULL;
+    unsigned long long hash = XXH3_64bits(source->text, strlen(source->text));
+    for (int i = 0; source->options[i]; i++)
+        hash = XXH3_64bits_withSeed(source->options[i], strlen(source->options[i]), hash);
+    cr_assert(asprintf(&path, MMLP_TEST_KEPT "/%s.%s.%d.%016llx.ptx", source->name, source->target,
+                       version, hash) > 0);
+    return path;
+}
+
+static char *compile(nvrtc *compiler, const nvrtc_source *source)
+{
     nvrtc_image image;
-    nvrtc_source source = {.name = file, .text = text, .target = target, .options = options};
-    cr_assert_eq(nvrtc_open(&compiler, NULL), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(nvrtc_compile(&image, compiler, &source), MMLP_OK, "%s\n%s", mmlp_last_error(),
+    cr_assert_eq(nvrtc_compile(&image, compiler, source), MMLP_OK, "%s\n%s", mmlp_last_error(),
                  image.log);
     char *ptx = image.ptx;
     image.ptx = NULL;
     nvrtc_image_free(&image);
+    return ptx;
+}
+
+static char *compile_with_nvrtc(const char *file, const char *target)
+{
+    static const char *const options[] = {"-std=c++17", "--device-int128", NULL};
+    char *text = read_text(MMLP_TEST_PROGRAMS, file, ""), *ptx = NULL;
+    size_t bytes;
+    nvrtc *compiler = NULL;
+    nvrtc_source source = {.name = file, .text = text, .target = target, .options = options};
+    cr_assert_eq(nvrtc_open(&compiler, NULL), MMLP_OK, "%s", mmlp_last_error());
+    char *kept = place_of(&source, nvrtc_version(compiler));
+    if (file_read(&ptx, &bytes, kept) != MMLP_OK) {
+        ptx = compile(compiler, &source);
+        cr_assert_eq(file_write_atomic(kept, ptx, strlen(ptx)), MMLP_OK, "%s", mmlp_last_error());
+    }
     nvrtc_close(compiler);
+    free(kept);
     free(text);
     return ptx;
 }
