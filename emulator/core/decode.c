@@ -58,11 +58,12 @@ static int compare_labels(const void *left, const void *right)
 /* From here on find_label finds those of the current instance. */
 static void sort_labels(decoder *d)
 {
-    decode_label *labels = d->labels + d->first_label;
     uint32_t count = d->label_count - d->first_label;
-    if (count > 0) {
-        qsort(labels, count, sizeof *labels, compare_labels);
+    if (count == 0) {
+        return;
     }
+    decode_label *labels = d->labels + d->first_label;
+    qsort(labels, count, sizeof *labels, compare_labels);
     for (uint32_t i = 1; i < count; i++) {
         if (compare_labels(&labels[i - 1], &labels[i]) == 0) {
             int line = labels[i].line > labels[i - 1].line ? labels[i].line : labels[i - 1].line;
