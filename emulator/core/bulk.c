@@ -210,21 +210,14 @@ void bulk_end(exec_block *block)
 
 /* ---- the instructions ------------------------------------------------------------------------ */
 
-static uint64_t lane_value(const emu_warp *w, uint32_t offset, int lane, bool wide)
-{
-    uint64_t value = 0;
-    memcpy(&value, w->registers + offset + (size_t)lane * (wide ? 8 : 4), wide ? 8 : 4);
-    return value;
-}
-
 static bulk_copy read_copy(const emu_warp *w, const emu_instr *in, int lane)
 {
     uint64_t offset = (uint64_t)in->imm;
     return (bulk_copy){
-        .global = lane_value(w, in->r[1], lane, true) + (uint64_t)(int64_t)(int32_t)in->target,
-        .shared = (uint32_t)(lane_value(w, in->r[0], lane, in->aux & BULK_WIDE) + offset),
-        .bytes = (uint32_t)lane_value(w, in->r[2], lane, false),
-        .mbarrier = (uint32_t)(lane_value(w, in->r[3], lane, in->aux & BULK_MBARRIER_WIDE) +
+        .global = warp_lane_value(w, in->r[1], lane, true) + (uint64_t)(int64_t)(int32_t)in->target,
+        .shared = (uint32_t)(warp_lane_value(w, in->r[0], lane, in->aux & BULK_WIDE) + offset),
+        .bytes = (uint32_t)warp_lane_value(w, in->r[2], lane, false),
+        .mbarrier = (uint32_t)(warp_lane_value(w, in->r[3], lane, in->aux & BULK_MBARRIER_WIDE) +
                                (in->aux >> BULK_OFFSET_SHIFT & (BULK_OFFSETS - 1))),
         .group = w->bulk_groups[lane],
         .number = w->bulk_issued,

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "count.h"
 #include "decode.h"
@@ -238,6 +239,14 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64
 /* Runs until all warps ended, a fault, or about `instructions` were executed. */
 block_state block_run(exec_block *block, uint64_t instructions);
 void block_release(exec_block *block); /* frees what blocks reuse */
+
+/* One lane's value of a register of 4 or 8 bytes. */
+static inline uint64_t warp_lane_value(const emu_warp *w, uint32_t offset, int lane, bool wide)
+{
+    uint64_t value = 0;
+    memcpy(&value, w->registers + offset + (size_t)lane * (wide ? 8 : 4), wide ? 8 : 4);
+    return value;
+}
 
 /* ---- warp.c: splits ---- */
 bool warp_runnable(const emu_warp *w);

@@ -29,7 +29,7 @@ static void store_image(exec_block *block, const mbarrier *b)
     memcpy(block->shared + b->address, &image, sizeof image);
 }
 
-static mbarrier *find(exec_block *block, uint64_t address)
+static mbarrier *find(const exec_block *block, uint64_t address)
 {
     for (int i = 0; i < block->mbarrier_count; i++) {
         if (block->mbarriers[i].address == address) {
@@ -41,12 +41,7 @@ static mbarrier *find(exec_block *block, uint64_t address)
 
 bool mbarrier_is_live(const exec_block *block, uint64_t address)
 {
-    for (int i = 0; i < block->mbarrier_count; i++) {
-        if (block->mbarriers[i].address == address) {
-            return true;
-        }
-    }
-    return false;
+    return find(block, address) != NULL;
 }
 
 bool mbarrier_overlaps(const exec_block *block, uint64_t address, uint64_t bytes)
@@ -219,13 +214,6 @@ static bool is_over(const operation *o, const mbarrier *b)
 /* ---- all lanes --------------------------------------------------------------------------------
  */
 
-static uint64_t lane_value(const emu_warp *w, uint32_t offset, int lane, size_t bytes)
-{
-    uint64_t value = 0;
-    memcpy(&value, w->registers + offset + (size_t)lane * bytes, bytes);
-    return value;
-}
-
 static void set_predicate(emu_warp *w, uint32_t offset, uint32_t lanes, uint32_t mask)
 {
     uint32_t value;
@@ -239,8 +227,7 @@ static bool read_operation(operation *o, int lane)
 {
     const emu_instr *in = o->in;
     const exec_block *block = o->w->block;
-    size_t value_bytes = in->aux & MBARRIER_STATE ? 8 : 4;
-    uint64_t address = lane_value(o->w, in->r[1], lane, in->aux & AUX_WIDE ? 8 : 4);
+    uint64_t address = warp_lane_value(o->w, in->r[1], lane, in->aux & AUX_WIDE);
     address += (uint64_t)in->imm;
     if (in->aux & MBARRIER_GENERIC) {
         address -= IR_SHARED_WINDOW;
@@ -249,8 +236,8 @@ static bool read_operation(operation *o, int lane)
     }
     o->lane = 1u << lane;
     o->address = address;
-    o->value = lane_value(o->w, in->r[2], lane, value_bytes);
-    o->bytes = lane_value(o->w, in->r[3], lane, 4);
+    o->value = warp_lane_value(o->w, in->r[2], lane, in->aux & MBARRIER_STATE);
+    o->bytes = warp_lane_value(o->w, in->r[3], lane, false);
     if (address > block->shared_bytes || address + OBJECT_BYTES > block->shared_bytes) {
         fault_raise_address(o->w, in, CUDA_ERROR_ILLEGAL_ADDRESS, o->lane, SPACE_SHARED, address,
                             OBJECT_BYTES, "out of bounds");

@@ -132,29 +132,12 @@ Test(bulk, what_was_loaded_can_be_stored_without_a_fence)
 
 /* ---- what is wrong --------------------------------------------------------------------------- */
 
-typedef struct mistake {
-    const char *name, *body;
-    unsigned threads;
-    const char *said[2];
-} mistake;
-
-static void check_mistakes(const mistake *mistakes, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        const mistake *m = &mistakes[i];
-        CUresult result =
-            kernel_try(m->name, m->body, 1, m->threads, in, sizeof in, WORDS * sizeof(uint32_t));
-        cr_expect_neq(result, CUDA_SUCCESS, "%s", m->name);
-        for (int s = 0; s < 2 && m->said[s]; s++)
-            cr_expect(strstr(device_last_report(), m->said[s]), "%s: '%s' is not in\n%s", m->name,
-                      m->said[s], device_last_report());
-    }
-}
-#define CHECK_MISTAKES(table) check_mistakes(table, sizeof(table) / sizeof(table)[0])
+#define CHECK_MISTAKES(table)                                                                      \
+    kernel_mistakes(table, sizeof(table) / sizeof(table)[0], in, sizeof in)
 
 Test(bulk, sizes_addresses_and_objects_are_checked)
 {
-    static const mistake cases[] = {
+    static const kernel_mistake cases[] = {
         {"a size", INIT LOAD("0", "0", "24"), 32, {"of 24 bytes: a multiple of 16 is wanted"}},
         {"a target", INIT LOAD("8", "0", "16"), 32, {"misaligned: 16 bytes at a shared address"}},
         {"a source", INIT LOAD("0", "4", "16"), 32, {"misaligned: 16 bytes at a global address"}},
@@ -193,7 +176,7 @@ Test(bulk, sizes_addresses_and_objects_are_checked)
 
 Test(bulk, what_nothing_orders_is_a_race)
 {
-    static const mistake cases[] = {
+    static const kernel_mistake cases[] = {
         {"a read before the wait",
          INIT EXPECT_BYTES("256") LOAD("0", "0", "256") KEEP,
          64,

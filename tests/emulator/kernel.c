@@ -60,3 +60,16 @@ CUresult kernel_try(const char *name, const char *body, unsigned blocks, unsigne
 {
     return run(name, body, blocks, threads, in, in_bytes, NULL, out_bytes);
 }
+
+void kernel_mistakes(const kernel_mistake *mistakes, size_t count, const void *in, size_t in_bytes)
+{
+    for (size_t i = 0; i < count; i++) {
+        const kernel_mistake *m = &mistakes[i];
+        CUresult result = kernel_try(m->name, m->body, 1, m->threads, in, in_bytes, 1024);
+        const char *report = device_last_report();
+        cr_expect_neq(result, CUDA_SUCCESS, "%s", m->name);
+        for (int s = 0; s < 2 && m->said[s]; s++)
+            cr_expect(strstr(report, m->said[s]), "%s: '%s' is not in\n%s", m->name, m->said[s],
+                      report);
+    }
+}

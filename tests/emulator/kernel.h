@@ -23,4 +23,14 @@ void kernel_run(const char *name, const char *body, unsigned blocks, unsigned th
 CUresult kernel_try(const char *name, const char *body, unsigned blocks, unsigned threads,
                     const void *in, size_t in_bytes, size_t out_bytes);
 
+/* A body that one block cannot run, and parts of the report. */
+typedef struct kernel_mistake {
+    const char *name, *body;
+    unsigned threads;
+    const char *said[2];
+} kernel_mistake;
+
+/* The test fails for each that ends without a fault, or with another report. `out` has 1 KB. */
+void kernel_mistakes(const kernel_mistake *mistakes, size_t count, const void *in, size_t in_bytes);
+
 #endif

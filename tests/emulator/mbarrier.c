@@ -270,29 +270,12 @@ PROGRAM(mbarrier, the_librarys_barrier_hands_numbers_over, "barriers.cu")
 
 /* ---- what is wrong --------------------------------------------------------------------------- */
 
-typedef struct mistake {
-    const char *name, *body;
-    unsigned threads;
-    const char *said[2];
-} mistake;
-
-static void check_mistakes(const mistake *mistakes, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        const mistake *m = &mistakes[i];
-        CUresult result = kernel_try(m->name, m->body, 1, m->threads, NULL, 0, 64);
-        cr_expect_neq(result, CUDA_SUCCESS, "%s", m->name);
-        for (int s = 0; s < 2 && m->said[s]; s++)
-            cr_expect(strstr(device_last_report(), m->said[s]), "%s: '%s' is not in\n%s", m->name,
-                      m->said[s], device_last_report());
-    }
-}
-#define CHECK_MISTAKES(table) check_mistakes(table, sizeof(table) / sizeof(table)[0])
+#define CHECK_MISTAKES(table) kernel_mistakes(table, sizeof(table) / sizeof(table)[0], NULL, 0)
 #define ONE                   "mbarrier.init.shared.b64 [shared], 1;\n"
 
 Test(mbarrier, misuse_is_named)
 {
-    static const mistake cases[] = {
+    static const kernel_mistake cases[] = {
         {"no init",
          "mbarrier.arrive.shared.b64 _, [shared];",
          1,
@@ -346,7 +329,7 @@ Test(mbarrier, misuse_is_named)
 
 Test(mbarrier, a_wait_that_can_never_end_is_a_deadlock_with_its_object)
 {
-    static const mistake cases[] = {
+    static const kernel_mistake cases[] = {
         {"an arrival is missing",
          INIT("2") "@%p1 mbarrier.arrive.shared.b64 _, [shared];\n" WAIT("[shared]", "0"),
          64,
@@ -363,7 +346,7 @@ Test(mbarrier, a_wait_that_can_never_end_is_a_deadlock_with_its_object)
 
 Test(mbarrier, what_is_not_ordered_by_it_is_a_race)
 {
-    static const mistake cases[] = {
+    static const kernel_mistake cases[] = {
         {"no wait", HANDED_OVER("mbarrier.arrive.shared.b64 _, [shared];\n", ""), 64, {"shared"}},
         {"a relaxed arrival",
          HANDED_OVER("mbarrier.arrive.relaxed.cta.shared::cta.b64 _, [shared];\n",
