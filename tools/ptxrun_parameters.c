@@ -80,7 +80,7 @@ static int read_address(parameter *out, const json_path *at, const json_t *json,
 {
     int64_t offset = 0;
     int which;
-    parameter_slot *slot;
+    parameter_slot *slot = NULL;
     const json_t *found = json_object_get(json, "offset");
     int code = buffer_find(&which, JSON_KEY(at, "buffer"), json_object_get(json, "buffer"),
                            r->buffers, r->buffer_count);
@@ -123,7 +123,7 @@ static int append(parameter *out, const json_path *at, parameter *inner)
         return code;
     memcpy(out->bytes + place, inner->bytes, inner->count);
     for (size_t i = 0; code == 0 && i < inner->slot_count; ++i) {
-        parameter_slot *slot;
+        parameter_slot *slot = NULL;
         code = take_slot(&slot, out, at, 0, 1);
         if (code == 0) {
             *slot = inner->slots[i];
@@ -253,7 +253,7 @@ static int read_map(tensor_map *map, int *which, const json_path *at, const json
 
 static int read_tensor_map(parameter *out, const json_path *at, const json_t *json, reader *r)
 {
-    parameter_slot *slot;
+    parameter_slot *slot = NULL;
     int which = 0;
     tensor_map *map = calloc(1, sizeof *map);
     if (!map)

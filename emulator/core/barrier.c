@@ -52,6 +52,19 @@ static void write_result(emu_warp *w, const block_barrier *b, uint32_t lanes)
     }
 }
 
+/* Most kernels have filled their tiles when they first meet here. */
+static bool is_shared_whole(const exec_block *block)
+{
+    size_t words = block->shared_bytes / 64, tail = block->shared_bytes % 64;
+    for (size_t i = 0; i < words; i++) {
+        if (~block->shared_known[i]) {
+            return false;
+        }
+    }
+    uint64_t wanted = (UINT64_C(1) << tail) - 1;
+    return (block->shared_known[words] & wanted) == wanted;
+}
+
 static void complete(exec_block *block, int id)
 {
     block_barrier *b = &block->barriers[id];
@@ -61,6 +74,7 @@ static void complete(exec_block *block, int id)
     if (block->counts) {
         block->counts->barriers++;
     }
+    block->shared_whole = block->shared_whole || is_shared_whole(block);
     for (int i = 0; i < block->warp_count; i++) {
         emu_warp *w = &block->warps[i];
         if (!b->waiting[i]) {

@@ -130,6 +130,7 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64
             pool_require(calloc(block->shared_capacity / 64 + 2, sizeof *block->shared_known));
     }
     memset(block->shared_known, 0, marks * sizeof *block->shared_known);
+    block->shared_whole = false;
     if (kernel->knows_reserved_shared) {
         start_reserved_shared(block);
     }

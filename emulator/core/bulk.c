@@ -264,6 +264,7 @@ void bulk_issue(emu_warp *w, const emu_instr *in, uint32_t mask)
         bool late = block->grid->schedule.late_copies;
         if (!c.stores) {
             mark_range(block->shared_known, c.shared, c.bytes, false);
+            block->shared_whole = false;
         }
         if (!late) {
             move(block, &c);

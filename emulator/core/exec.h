@@ -197,6 +197,7 @@ typedef struct exec_block {
     emu_warp warps[EXEC_MAX_WARPS];
     uint8_t *shared;        /* shared_bytes */
     uint64_t *shared_known; /* one bit a byte: initialised */
+    bool shared_whole;      /* all of them are; false: look */
     size_t shared_bytes;
     size_t shared_limit;  /* the same, or 0 so that every access is looked at */
     race_block *race;     /* NULL: races are not looked for */

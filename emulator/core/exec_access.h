@@ -32,40 +32,42 @@ static inline void summarise(lane_addresses *a)
     a->bits = bits;
 }
 
+/* Addresses of all lanes, read from registers of a type, and their summary in the same pass. */
+#define READ_ADDRESSES(type, most)                                                                 \
+    do {                                                                                           \
+        const type *base_ = REG(const type, k);                                                    \
+        type lowest_ = most, highest_ = 0, bits_ = 0;                                              \
+        INDEPENDENT                                                                                \
+        for (int i = 0; i < IR_LANES; i++) {                                                       \
+            type at_ = base_[i] + (type)offset;                                                    \
+            lowest_ = at_ < lowest_ ? at_ : lowest_;                                               \
+            highest_ = at_ > highest_ ? at_ : highest_;                                            \
+            bits_ |= at_;                                                                          \
+            a->at[i] = at_;                                                                        \
+        }                                                                                          \
+        a->lowest = lowest_;                                                                       \
+        a->highest = highest_;                                                                     \
+        a->bits = bits_;                                                                           \
+    } while (0)
+
 /* Operand k plus the offset of the instruction. */
 static inline void read_addresses(lane_addresses *a, const emu_warp *w, const emu_instr *in, int k,
                                   bool wide, s64 offset, u32 mask)
 {
     if (wide) {
-        const u64 *base = REG(const u64, k);
-        for (int i = 0; i < IR_LANES; i++) {
-            a->at[i] = base[i] + (u64)offset;
-        }
+        READ_ADDRESSES(u64, UINT64_MAX);
     } else {
-        const u32 *base = REG(const u32, k);
-        u32 lowest = UINT32_MAX, highest = 0, bits = 0;
-        for (int i = 0; i < IR_LANES; i++) {
-            u32 at = base[i] + (u32)offset;
-            lowest = at < lowest ? at : lowest;
-            highest = at > highest ? at : highest;
-            bits |= at;
-            a->at[i] = at;
-        }
-        if (mask == FULL_MASK) {
-            a->lowest = lowest;
-            a->highest = highest;
-            a->bits = bits;
-            return;
-        }
+        READ_ADDRESSES(u32, UINT32_MAX);
     }
     if (mask != FULL_MASK) {
         u64 taken = a->at[__builtin_ctz(mask)];
         for (int i = 0; i < IR_LANES; i++) {
             a->at[i] = mask >> i & 1 ? a->at[i] : taken;
         }
+        summarise(a);
     }
-    summarise(a);
 }
+#undef READ_ADDRESSES
 
 static inline u8 *host(uintptr_t base, u64 at)
 {
@@ -206,7 +208,7 @@ static inline bool check_shared(emu_warp *w, const emu_instr *in, const lane_add
         ISA(fail_alignment)(w, in, a, align, SPACE_SHARED, mask);
         return false;
     }
-    if (!(access & ACCESS_READ)) {
+    if (!(access & ACCESS_READ) || b->shared_whole) {
         return true;
     }
     u32 bad = unmarked_lanes((const u8 *)b->shared_known, a, 0, bytes, mask);

@@ -140,6 +140,7 @@ DEFINE_HANDLER(cp_async)
     if (!check_shared(w, in, &to, bytes, bytes, ACCESS_WRITE | ACCESS_ASYNC, mask)) {
         return;
     }
+    w->block->shared_whole = false;
     u32 reading = 0, whole = 0;
     LANES(reading |= (u32)(size[i] > 0) << i; whole |= (u32)(size[i] == bytes) << i;);
     reading &= ~ignored;

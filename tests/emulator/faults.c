@@ -259,6 +259,14 @@ Test(faults, what_nobody_wrote_cannot_be_read)
          1,
          CUDA_ERROR_LAUNCH_FAILED,
          {never}},
+        {"a cp.async after a barrier that found all of shared memory written",
+         "mov.u32 %r0, shared; mad.lo.u32 %r0, %thread, 16, %r0; st.shared.v2.b64 [%r0], {%rd9, "
+         "%rd9}; bar.sync 0; ld.shared.b32 %r1, [shared]; "
+         "setp.eq.u32 %p0, %thread, 0; @%p0 cp.async.ca.shared.global [shared], [%out], 4; "
+         "bar.sync 0; ld.shared.b32 %r2, [shared];",
+         1024,
+         CUDA_ERROR_LAUNCH_FAILED,
+         {never, "ld.shared.b32 %r2, [shared]"}},
     };
     CHECK_MISTAKES(cases);
 }
