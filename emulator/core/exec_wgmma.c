@@ -304,14 +304,10 @@ static void execute(emu_warp *warps, const wgmma_op *op)
     static _Thread_local wide_b b[MOST_BLOCKS];
     fragment a_tile[WGMMA_ROWS / 8][2], b_tile[MOST_BLOCKS][2];
     wgmma_job job = read_job(op->in);
-    wgmma_tile tile;
-    const u8 *shared = warps->block->shared;
     if (!(op->in->imm & WGMMA_A_REGISTERS)) {
-        wgmma_tile_read(&tile, warps, op->in, op->a, 'A');
-        fetch(a_tile, shared, &tile);
+        fetch(a_tile, warps->block->shared, &op->tiles[0]);
     }
-    wgmma_tile_read(&tile, warps, op->in, op->b, 'B');
-    fetch(b_tile, shared, &tile);
+    fetch(b_tile, warps->block->shared, &op->tiles[1]);
     for (u32 i = 0; i < 2 * job.blocks; i++) {
         widen_b(&b[i / 2], &b_tile[i / 2][i % 2], i % 2 * job.depth / 2, &job,
                 op->in->imm & WGMMA_B_NEGATED ? -1 : 1);

@@ -105,11 +105,11 @@ uint32_t wgmma_issued(const exec_block *block, int warp)
 
 /* ---- the warpgroup --------------------------------------------------------------------------- */
 
-/* True when the whole warp is here, in a warpgroup of four whole warps that have not exited. */
+/* True when the whole warp is here, in a warpgroup of four whole warps. */
 static bool enter(emu_warp *w, const emu_instr *in, uint32_t mask, const char *what)
 {
     const exec_block *block = w->block;
-    int first = w->index / WGMMA_WARPS * WGMMA_WARPS;
+    int first = w->index / WGMMA_WARPS * WGMMA_WARPS, last = first + WGMMA_WARPS - 1;
     if (mask != FULL_MASK) {
         if (warp_meet(w, in, mask, w->existing, what)) {
             fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "%s in a warp of %d lanes", what,
@@ -117,19 +117,25 @@ static bool enter(emu_warp *w, const emu_instr *in, uint32_t mask, const char *w
         }
         return false;
     }
+    if (last >= block->warp_count || block->warps[last].existing != FULL_MASK) {
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask,
+                    "%s in a warpgroup that is not whole: the block has %u threads, warps %d to %d "
+                    "are wanted",
+                    what, block->grid->threads_per_block, first, last);
+        return false;
+    }
+    return true;
+}
+
+/* Whether the others of the warpgroup have issued, or can issue, the product that `w` is at. */
+static bool others_can_issue(emu_warp *w, const emu_instr *in)
+{
+    int first = w->index / WGMMA_WARPS * WGMMA_WARPS;
     for (int i = first; i < first + WGMMA_WARPS; i++) {
-        const emu_warp *other = &block->warps[i];
-        if (i >= block->warp_count || other->existing != FULL_MASK) {
-            fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask,
-                        "%s in a warpgroup that is not whole: the block has %u threads, warps %d "
-                        "to %d are wanted",
-                        what, block->grid->threads_per_block, first, first + WGMMA_WARPS - 1);
-            return false;
-        }
-        if (other->live != FULL_MASK) {
-            fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask,
-                        "%s after lanes 0x%08x of warp %d of the warpgroup have exited", what,
-                        ~other->live, i);
+        const emu_warp *other = &w->block->warps[i];
+        if (!other->live && state_of(other)->issued <= state_of(w)->issued) {
+            fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, FULL_MASK,
+                        "wgmma.mma_async after warp %d of the warpgroup has exited", i);
             return false;
         }
     }
@@ -255,16 +261,16 @@ static bool use_registers(emu_warp *w, const emu_instr *in)
 /* ---- issue ----------------------------------------------------------------------------------- */
 
 /* The operand, the same in all lanes. */
-static bool read_descriptor(uint64_t *out, emu_warp *w, const emu_instr *in, int k, char name)
+static bool read_descriptor(uint64_t *out, emu_warp *w, const emu_instr *in, int k)
 {
     *out = warp_lane_value(w, in->r[k], 0, true);
     for (int lane = 1; lane < IR_LANES; lane++) {
         uint64_t other = warp_lane_value(w, in->r[k], lane, true);
         if (other != *out) {
             fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, 1u << lane | 1,
-                        "the descriptor of %c differs among lanes: 0x%llx in lane 0, 0x%llx in "
+                        "the descriptor of %s differs among lanes: 0x%llx in lane 0, 0x%llx in "
                         "lane %d",
-                        name, (unsigned long long)*out, (unsigned long long)other, lane);
+                        k ? "B" : "A", (unsigned long long)*out, (unsigned long long)other, lane);
             return false;
         }
     }
@@ -280,16 +286,18 @@ static bool read_op(wgmma_op *op, emu_warp *w, const emu_instr *in)
         return false;
     }
     *op = (wgmma_op){.in = in, .adds = adds != 0, .warps = 1u << w->index % WGMMA_WARPS};
-    return read_descriptor(&op->a, w, in, 0, 'A') && read_descriptor(&op->b, w, in, 1, 'B');
+    return read_descriptor(&op->descriptors[0], w, in, 0) &&
+           read_descriptor(&op->descriptors[1], w, in, 1);
 }
 
 /* Whether the warp issues what the others of its warpgroup have issued. */
 static bool is_same(emu_warp *w, const wgmma_op *mine, const wgmma_op *theirs)
 {
     int other = w->index / WGMMA_WARPS * WGMMA_WARPS + __builtin_ctz(theirs->warps);
+    const uint64_t *a = mine->descriptors, *b = theirs->descriptors;
     const char *what = mine->in != theirs->in       ? "another wgmma"
-                       : mine->a != theirs->a       ? "another descriptor of A"
-                       : mine->b != theirs->b       ? "another descriptor of B"
+                       : a[0] != b[0]               ? "another descriptor of A"
+                       : a[1] != b[1]               ? "another descriptor of B"
                        : mine->adds != theirs->adds ? "another scale-d"
                                                     : NULL;
     if (what) {
@@ -315,20 +323,17 @@ static void execute(emu_warp *w, wgmma_group *g, uint32_t number)
     memmove(g->ops, g->ops + count, (size_t)g->count * sizeof *g->ops);
 }
 
-static bool check_tile(emu_warp *w, const wgmma_op *op, char name, bool all_issued)
+/* What the first warp to issue a product looks at, all, and the last one. */
+static bool check_tiles(emu_warp *w, wgmma_op *op, bool is_first, bool is_last)
 {
-    wgmma_tile tile;
-    if (!wgmma_tile_read(&tile, w, op->in, name == 'A' ? op->a : op->b, name) ||
-        (w->block->race && !wgmma_tile_race(w, op->in, &tile))) {
-        return false;
+    bool ok = true;
+    for (int i = op->in->imm & WGMMA_A_REGISTERS ? 1 : 0; i < 2 && ok; i++) {
+        wgmma_tile *t = &op->tiles[i];
+        ok = (!is_first || wgmma_tile_read(t, w, op->in, op->descriptors[i], i)) &&
+             (!w->block->race || wgmma_tile_race(w, op->in, t)) &&
+             (!is_last || wgmma_tile_known(w, op->in, t, i));
     }
-    return !all_issued || wgmma_tile_check(w, op->in, &tile, name);
-}
-
-static bool check_tiles(emu_warp *w, const wgmma_op *op, bool all_issued)
-{
-    return ((op->in->imm & WGMMA_A_REGISTERS) || check_tile(w, op, 'A', all_issued)) &&
-           check_tile(w, op, 'B', all_issued);
+    return ok;
 }
 
 /* Warps that wait for products which have begun go on. */
@@ -349,13 +354,15 @@ static void wake(emu_warp *w, wgmma_group *g)
 void wgmma_issue(emu_warp *w, const emu_instr *in, uint32_t mask, wgmma_execute *how)
 {
     wgmma_op op;
-    if (!enter(w, in, mask, "wgmma.mma_async") || !read_op(&op, w, in)) {
+    if (!enter(w, in, mask, "wgmma.mma_async") || !others_can_issue(w, in) ||
+        !read_op(&op, w, in)) {
         return;
     }
     wgmma_group *g = group_of(w);
     wgmma_warp *s = state_of(w);
     int place = (int)(s->issued - g->executed);
-    if (place == g->count) {
+    bool is_first = place == g->count;
+    if (is_first) {
         POOL_GROW(g->ops, g->count, g->capacity);
         g->ops[g->count++] = op;
     } else if (!is_same(w, &op, &g->ops[place])) {
@@ -363,13 +370,13 @@ void wgmma_issue(emu_warp *w, const emu_instr *in, uint32_t mask, wgmma_execute 
     }
     wgmma_op *shared = &g->ops[place];
     shared->warps |= op.warps;
-    bool all_issued = shared->warps == (1u << WGMMA_WARPS) - 1;
-    if (!use_registers(w, in) || !check_tiles(w, &op, all_issued)) {
+    bool is_last = shared->warps == (1u << WGMMA_WARPS) - 1;
+    if (!use_registers(w, in) || !check_tiles(w, shared, is_first, is_last)) {
         return;
     }
     s->issued++;
     g->execute = how;
-    if (all_issued) {
+    if (is_last) {
         g->begun = s->issued;
         if (!w->block->grid->schedule.late_copies) {
             execute(w, g, g->begun);

@@ -20,12 +20,23 @@ enum {
     WGMMA_CHUNK = 16,
 };
 
+/* A or B in shared memory, in blocks of 8 rows (m or n) and 16 bytes along k, two of them side by
+ * side. Rows of a block have 16 bytes; where k does not run along them, they are columns. */
+typedef struct wgmma_tile {
+    uint32_t rows;
+    bool transposed; /* m or n runs along the bytes */
+    uint32_t start, leading, stride;
+    uint32_t span;      /* bytes that the swizzle mixes: 16 (none), 32, 64, 128 */
+    uint32_t low, high; /* what it has lies between, in whole lines of 128 bytes */
+} wgmma_tile;
+
 /* One product, as the warps have issued it. */
 typedef struct wgmma_op {
     const emu_instr *in;
-    uint64_t a, b;  /* descriptors */
-    bool adds;      /* scale-d: to what D has */
-    uint32_t warps; /* that have issued it: one bit each */
+    uint64_t descriptors[2]; /* of A and B */
+    wgmma_tile tiles[2];     /* A's: none where it is in registers */
+    bool adds;               /* scale-d: to what D has */
+    uint32_t warps;          /* that have issued it: one bit each */
 } wgmma_op;
 
 /* ---- what an instruction says ---- */
@@ -69,20 +80,11 @@ uint32_t wgmma_issued(const exec_block *block, int warp);
 
 /* ---- wgmma_tile.c ---- */
 
-/* A or B in shared memory, in blocks of 8 rows (m or n) and 16 bytes along k: two of them side by
- * side. Rows of a block have 16 bytes; where k does not run along them, they are columns. */
-typedef struct wgmma_tile {
-    uint32_t rows;
-    bool transposed; /* m or n runs along the bytes */
-    uint32_t start, leading, stride;
-    uint32_t span; /* bytes that the swizzle mixes: 16 (none), 32, 64, 128 */
-} wgmma_tile;
-
-/* False: a fault was raised. */
+/* `which`: 0 A, 1 B. In bounds; false: a fault was raised. */
 bool wgmma_tile_read(wgmma_tile *out, emu_warp *w, const emu_instr *in, uint64_t descriptor,
-                     char name);
-/* Everything is in shared memory, and written; false: a fault was raised. */
-bool wgmma_tile_check(emu_warp *w, const emu_instr *in, const wgmma_tile *tile, char name);
+                     int which);
+/* All of it was written, and nothing is being copied there; false: a fault was raised. */
+bool wgmma_tile_known(emu_warp *w, const emu_instr *in, const wgmma_tile *tile, int which);
 /* For the race detector: the warp reads it until it waits. */
 bool wgmma_tile_race(emu_warp *w, const emu_instr *in, const wgmma_tile *tile);
 
