@@ -35,6 +35,7 @@ typedef struct wgmma_job {
     u32 blocks, depth;
     u32 per_word; /* elements of 32 bits */
     ptx_type d, a, b;
+    bool negates; /* A B */
 } wgmma_job;
 
 static wgmma_job read_job(const emu_instr *in)
@@ -45,6 +46,7 @@ static wgmma_job read_job(const emu_instr *in)
                      .a = wgmma_type(in, WGMMA_A_SHIFT),
                      .b = wgmma_type(in, WGMMA_B_SHIFT)};
     job.per_word = job.depth * 4 / WGMMA_K_BYTES;
+    job.negates = !(in->imm & WGMMA_A_NEGATED) != !(in->imm & WGMMA_B_NEGATED);
     return job;
 }
 
@@ -87,51 +89,85 @@ static inline f32 widen_element(u32 bits, ptx_type type)
     }
 }
 
-/* Element `e` of every word, times `sign`. */
-#define WIDEN(type)                                                                                \
+/* The element that lies `shift` bits up in every word. */
+#define WIDEN_LANES(type)                                                                          \
     case type:                                                                                     \
         for (int i = 0; i < IR_LANES; i++) {                                                       \
-            to[i] = sign * widen_element(from->words[i] >> shift, type);                           \
+            to[i] = widen_element(from[i] >> shift, type);                                         \
         }                                                                                          \
         break;
-static void widen_words(f32 *restrict to, const fragment *restrict from, ptx_type type, u32 shift,
-                        f32 sign)
+#ifdef MMA_HAVE_WIDE
+#define WIDEN(type, kind)                                                                          \
+    case type:                                                                                     \
+        for (int i = 0; i < IR_LANES; i += IR_LANES / MMA_PARTS) {                                 \
+            VEC_STORE(to + i, widen(VEC_LOAD_BITS(from + i), kind, shift != 0));                   \
+        }                                                                                          \
+        break;
+#else
+#define WIDEN(type, kind) WIDEN_LANES(type)
+#endif
+static void widen_words(f32 *restrict to, const u32 *restrict from, ptx_type type, u32 shift)
 {
     switch (type) {
-        WIDEN(TYPE_BF16)
-        WIDEN(TYPE_F16)
-        WIDEN(TYPE_TF32)
-        WIDEN(TYPE_E4M3)
-        WIDEN(TYPE_E5M2)
-        WIDEN(TYPE_S8)
-        WIDEN(TYPE_U8)
+        WIDEN(TYPE_BF16, MMA_BF16)
+        WIDEN(TYPE_F16, MMA_F16)
+        WIDEN(TYPE_TF32, MMA_TF32)
+        WIDEN_LANES(TYPE_E4M3)
+        WIDEN_LANES(TYPE_E5M2)
+        WIDEN_LANES(TYPE_S8)
+        WIDEN_LANES(TYPE_U8)
     default:
         break;
     }
 }
 #undef WIDEN
+#undef WIDEN_LANES
 
-/* One fragment of A: `row` 0 or 1 of two, from k on. */
-static void widen_a(wide_a *to, const fragment *from, u32 row, u32 k, const wgmma_job *job,
-                    f32 sign)
+/* A value of every fourth lane, the t-th, for all four. */
+#ifdef MMA_HAVE_WIDE
+#define SPREAD(to, values, t)                                                                      \
+    for (int i = 0; i < IR_LANES; i += IR_LANES / MMA_PARTS) {                                     \
+        VEC_STORE((to) + i, VEC_SPREAD(VEC_LOAD((values) + i), t));                                \
+    }
+#else
+#define SPREAD(to, values, t)                                                                      \
+    for (int i = 0; i < IR_LANES; i++) {                                                           \
+        (to)[i] = (values)[(i & ~3) + (t)];                                                        \
+    }
+#endif
+
+/* One fragment of A: row 0 or 1 of two, from k on. */
+static void widen_a(wide_a *to, const u32 *from, u32 row, u32 k, const wgmma_job *job)
 {
     for (u32 e = 0; e < job->per_word; e++) {
-        f32 values[IR_LANES];
-        widen_words(values, from, job->a, e * 32 / job->per_word, sign);
-        for (u32 t = 0; t < 4; t++) {
-            f32 *spread = to->k[k + t * job->per_word + e][row];
-            for (u32 lane = 0; lane < IR_LANES; lane++) {
-                spread[lane] = values[(lane & ~3u) + t];
-            }
+        _Alignas(64) f32 values[IR_LANES];
+        widen_words(values, from, job->a, e * 32 / job->per_word);
+        for (int i = 0; job->negates && i < IR_LANES; i++) {
+            values[i] = -values[i];
         }
+        SPREAD(to->k[k + e][row], values, 0)
+        SPREAD(to->k[k + job->per_word + e][row], values, 1)
+        SPREAD(to->k[k + 2 * job->per_word + e][row], values, 2)
+        SPREAD(to->k[k + 3 * job->per_word + e][row], values, 3)
     }
 }
+#undef SPREAD
 
-static void widen_b(wide_b *to, const fragment *from, u32 k, const wgmma_job *job, f32 sign)
+static void widen_b(wide_b *to, const u32 *from, u32 k, const wgmma_job *job)
 {
+#ifdef MMA_HAVE_WIDE
+    if (job->b == TYPE_BF16) {
+        spread_b(from, to->k[k], MMA_BF16);
+        return;
+    }
+    if (job->b == TYPE_F16) {
+        spread_b(from, to->k[k], MMA_F16);
+        return;
+    }
+#endif
     for (u32 e = 0; e < job->per_word; e++) {
-        f32 values[IR_LANES];
-        widen_words(values, from, job->b, e * 32 / job->per_word, sign);
+        _Alignas(64) f32 values[IR_LANES];
+        widen_words(values, from, job->b, e * 32 / job->per_word);
         for (u32 t = 0; t < 4; t++) {
             f32 *columns = to->k[k + t * job->per_word + e];
             for (u32 n = 0; n < 8; n++) {
@@ -269,30 +305,25 @@ static void end_accumulators(const accumulators *c, emu_warp *w, const u32 *list
 
 /* ---- a product ------------------------------------------------------------------------------- */
 
-/* Fragments of A of one warp: of registers, or its part of the tile's. */
-static void gather_a(fragment to[2][2], const emu_warp *w, const wgmma_op *op,
-                     const fragment (*tile)[2])
+/* Fragment j of A of one warp: rows 8 (j % 2) and on, half j / 2 of k. Of registers, or its part of
+ * the tile's. */
+static const u32 *fragment_a(const emu_warp *w, const wgmma_op *op, const fragment (*tile)[2],
+                             u32 j)
 {
-    const u32 *list = wgmma_list(w, op->in) + wgmma_d_registers(op->in);
-    for (int j = 0; j < 4; j++) {
-        const void *from = op->in->imm & WGMMA_A_REGISTERS
-                               ? (const void *)(w->registers + list[j])
-                               : tile[2 * (w->index % WGMMA_WARPS) + j % 2][j / 2].words;
-        memcpy(to[j % 2][j / 2].words, from, sizeof to[0][0].words);
-    }
+    const u32 *a_list = wgmma_list(w, op->in) + wgmma_d_registers(op->in);
+    return op->in->imm & WGMMA_A_REGISTERS
+               ? (const u32 *)(const void *)(w->registers + a_list[j])
+               : tile[2 * (w->index % WGMMA_WARPS) + (int)j % 2][j / 2].words;
 }
 
 static void multiply_warp(emu_warp *w, const wgmma_op *op, const wgmma_job *job,
                           const fragment (*tile)[2], const wide_b *b)
 {
     wide_a a;
-    fragment rows[2][2];
     accumulators c;
     const u32 *list = wgmma_list(w, op->in);
-    gather_a(rows, w, op, tile);
-    for (u32 i = 0; i < 4; i++) {
-        widen_a(&a, &rows[i % 2][i / 2], i % 2, i / 2 * job->depth / 2, job,
-                op->in->imm & WGMMA_A_NEGATED ? -1 : 1);
+    for (u32 j = 0; j < 4; j++) {
+        widen_a(&a, fragment_a(w, op, tile, j), j % 2, j / 2 * job->depth / 2, job);
     }
     begin_accumulators(&c, w, list, job);
     multiply(c.d, &a, b, job->blocks, job->depth, op->adds && job->d != TYPE_S32);
@@ -309,8 +340,7 @@ static void execute(emu_warp *warps, const wgmma_op *op)
     }
     fetch(b_tile, warps->block->shared, &op->tiles[1]);
     for (u32 i = 0; i < 2 * job.blocks; i++) {
-        widen_b(&b[i / 2], &b_tile[i / 2][i % 2], i % 2 * job.depth / 2, &job,
-                op->in->imm & WGMMA_B_NEGATED ? -1 : 1);
+        widen_b(&b[i / 2], b_tile[i / 2][i % 2].words, i % 2 * job.depth / 2, &job);
     }
     for (int i = 0; i < WGMMA_WARPS; i++) {
         multiply_warp(&warps[i], op, &job, (const fragment(*)[2])a_tile, b);

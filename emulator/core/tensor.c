@@ -111,6 +111,11 @@ static void move_chunk(exec_block *block, const bulk_copy *c, const tensor_row *
     uint8_t *shared = block->shared + swizzled(&c->map, row->shared + at);
     uint32_t begin = at > row->first ? at : row->first, end = row->first + row->bytes;
     end = end > at + CHUNK ? at + CHUNK : end;
+    if (begin == at && end == at + CHUNK && !c->reduces) { /* most are whole */
+        uint8_t *global = (uint8_t *)(uintptr_t)(row->global + at - row->first);
+        memcpy(c->stores ? global : shared, c->stores ? shared : global, CHUNK);
+        return;
+    }
     if (!c->stores) {
         memset(shared, 0, CHUNK);
     }
