@@ -139,6 +139,9 @@ void tensor_move(exec_block *block, const bulk_copy *c)
 {
     for (uint32_t r = 0; r < row_count(&c->map); r++) {
         tensor_row row = find_row(c, r);
+        for (uint32_t at = 0; at < row.bytes; at += 64) { /* rows that come soon, most likely */
+            __builtin_prefetch((const void *)(uintptr_t)(row.global + 8 * c->map.strides[1] + at));
+        }
         for (uint32_t at = 0; at < row_bytes(&c->map); at += CHUNK) {
             move_chunk(block, c, &row, at);
         }
