@@ -6,6 +6,7 @@
  * k ascending, and no element of D changes place. Whole numbers of a product are exact in f32.
  */
 #include "exec_lanes.h"
+#include "exec_mma_exact.h"
 #include "exec_mma_wide.h"
 #include "exec_transpose.h"
 #include "machine.h"
@@ -35,18 +36,30 @@ typedef struct wgmma_job {
     u32 blocks, depth;
     u32 per_word; /* elements of 32 bits */
     ptx_type d, a, b;
-    bool negates; /* A B */
+    u32 signs;              /* of the elements of a word, where A B is negated */
+    const mma_model *model; /* NULL: a chain of fused multiply-adds */
 } wgmma_job;
 
-static wgmma_job read_job(const emu_instr *in)
+static const mma_model *model_of(const emu_warp *w, ptx_type d, ptx_type a)
 {
+    mma_unit unit = a == TYPE_TF32                    ? MMA_UNIT_TF32
+                    : a == TYPE_BF16 || a == TYPE_F16 ? MMA_UNIT_16
+                                                      : MMA_UNIT_FP8_WGMMA;
+    return d == TYPE_S32 ? NULL : mma_model_of(w->block->grid->machine->tensor_cores, unit);
+}
+
+static wgmma_job read_job(const emu_warp *w, const emu_instr *in)
+{
+    static const u32 signs[] = {[1] = 0x80000000u, [2] = 0x80008000u, [4] = 0x80808080u};
     wgmma_job job = {.blocks = wgmma_columns(in) / 8,
                      .depth = 8 * (in->aux >> WGMMA_K8_SHIFT & 7),
                      .d = wgmma_type(in, WGMMA_D_SHIFT),
                      .a = wgmma_type(in, WGMMA_A_SHIFT),
                      .b = wgmma_type(in, WGMMA_B_SHIFT)};
+    bool negates = !(in->imm & WGMMA_A_NEGATED) != !(in->imm & WGMMA_B_NEGATED);
     job.per_word = job.depth * 4 / WGMMA_K_BYTES;
-    job.negates = !(in->imm & WGMMA_A_NEGATED) != !(in->imm & WGMMA_B_NEGATED);
+    job.signs = negates ? signs[job.per_word] : 0;
+    job.model = model_of(w, job.d, job.a);
     return job;
 }
 
@@ -142,9 +155,6 @@ static void widen_a(wide_a *to, const u32 *from, u32 row, u32 k, const wgmma_job
     for (u32 e = 0; e < job->per_word; e++) {
         _Alignas(64) f32 values[IR_LANES];
         widen_words(values, from, job->a, e * 32 / job->per_word);
-        for (int i = 0; job->negates && i < IR_LANES; i++) {
-            values[i] = -values[i];
-        }
         SPREAD(to->k[k + e][row], values, 0)
         SPREAD(to->k[k + job->per_word + e][row], values, 1)
         SPREAD(to->k[k + 2 * job->per_word + e][row], values, 2)
@@ -305,45 +315,86 @@ static void end_accumulators(const accumulators *c, emu_warp *w, const u32 *list
 
 /* ---- a product ------------------------------------------------------------------------------- */
 
-/* Fragment j of A of one warp: rows 8 (j % 2) and on, half j / 2 of k. Of registers, or its part of
- * the tile's. */
-static const u32 *fragment_a(const emu_warp *w, const wgmma_op *op, const fragment (*tile)[2],
-                             u32 j)
+/* A of one warp as mma.sync has it: of registers, or its part of the tile's. */
+static void gather_a(fragment to[4], const emu_warp *w, const wgmma_op *op, const wgmma_job *job,
+                     const fragment (*tile)[2])
 {
     const u32 *a_list = wgmma_list(w, op->in) + wgmma_d_registers(op->in);
-    return op->in->imm & WGMMA_A_REGISTERS
-               ? (const u32 *)(const void *)(w->registers + a_list[j])
-               : tile[2 * (w->index % WGMMA_WARPS) + (int)j % 2][j / 2].words;
+    for (u32 j = 0; j < 4; j++) {
+        const u32 *from = op->in->imm & WGMMA_A_REGISTERS
+                              ? (const u32 *)(const void *)(w->registers + a_list[j])
+                              : tile[2 * (w->index % WGMMA_WARPS) + (int)j % 2][j / 2].words;
+        for (int i = 0; i < IR_LANES; i++) {
+            to[j].words[i] = from[i] ^ job->signs;
+        }
+    }
 }
 
-static void multiply_warp(emu_warp *w, const wgmma_op *op, const wgmma_job *job,
-                          const fragment (*tile)[2], const wide_b *b)
+static void multiply_fast(emu_warp *w, const wgmma_op *op, const wgmma_job *job,
+                          const fragment rows[4], const wide_b *b)
 {
     wide_a a;
     accumulators c;
     const u32 *list = wgmma_list(w, op->in);
     for (u32 j = 0; j < 4; j++) {
-        widen_a(&a, fragment_a(w, op, tile, j), j % 2, j / 2 * job->depth / 2, job);
+        widen_a(&a, rows[j].words, j % 2, j / 2 * job->depth / 2, job);
     }
     begin_accumulators(&c, w, list, job);
     multiply(c.d, &a, b, job->blocks, job->depth, op->adds && job->d != TYPE_S32);
     end_accumulators(&c, w, list, job, op);
 }
 
+static mma_format format_of(ptx_type type)
+{
+    return type == TYPE_BF16   ? MMA_FORMAT_BF16
+           : type == TYPE_F16  ? MMA_FORMAT_F16
+           : type == TYPE_TF32 ? MMA_FORMAT_TF32
+           : type == TYPE_E4M3 ? MMA_FORMAT_E4M3
+                               : MMA_FORMAT_E5M2;
+}
+
+static void multiply_exact(emu_warp *w, const wgmma_op *op, const wgmma_job *job,
+                           const fragment rows[4], const fragment (*b)[2])
+{
+    static const fragment zeros;
+    const u32 *list = wgmma_list(w, op->in);
+    exact_product p = {.model = job->model,
+                       .a_format = format_of(job->a),
+                       .b_format = format_of(job->b),
+                       .depth = (int)job->depth,
+                       .half = job->d == TYPE_F16,
+                       .a = {rows[0].words, rows[1].words, rows[2].words, rows[3].words}};
+    u32 count = p.half ? 2 : BLOCK_REGISTERS;
+    for (u32 j = 0; j < job->blocks; j++) {
+        p.b[0] = b[j][0].words;
+        p.b[1] = b[j][1].words;
+        for (u32 i = 0; i < count; i++) {
+            p.d[i] = D_REGISTER(u32, count * j + i);
+            p.c[i] = op->adds ? p.d[i] : zeros.words;
+        }
+        ISA(exact_multiply)(&p);
+    }
+}
+
 static void execute(emu_warp *warps, const wgmma_op *op)
 {
     static _Thread_local wide_b b[MOST_BLOCKS];
-    fragment a_tile[WGMMA_ROWS / 8][2], b_tile[MOST_BLOCKS][2];
-    wgmma_job job = read_job(op->in);
+    fragment a_tile[WGMMA_ROWS / 8][2], b_tile[MOST_BLOCKS][2], rows[4];
+    wgmma_job job = read_job(warps, op->in);
     if (!(op->in->imm & WGMMA_A_REGISTERS)) {
         fetch(a_tile, warps->block->shared, &op->tiles[0]);
     }
     fetch(b_tile, warps->block->shared, &op->tiles[1]);
-    for (u32 i = 0; i < 2 * job.blocks; i++) {
+    for (u32 i = 0; i < 2 * job.blocks && !job.model; i++) {
         widen_b(&b[i / 2], b_tile[i / 2][i % 2].words, i % 2 * job.depth / 2, &job);
     }
     for (int i = 0; i < WGMMA_WARPS; i++) {
-        multiply_warp(&warps[i], op, &job, (const fragment(*)[2])a_tile, b);
+        gather_a(rows, &warps[i], op, &job, (const fragment(*)[2])a_tile);
+        if (job.model) {
+            multiply_exact(&warps[i], op, &job, rows, (const fragment(*)[2])b_tile);
+        } else {
+            multiply_fast(&warps[i], op, &job, rows, b);
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "machine.h"
 #include "wgmma.h"
 
 /* A register of a fragment, in one warp. */
@@ -351,11 +352,24 @@ static void wake(emu_warp *w, wgmma_group *g)
     }
 }
 
+/* Whether it is known how the product rounds. */
+static bool has_numerics(emu_warp *w, const emu_instr *in)
+{
+    mma_device cores = w->block->grid->machine->tensor_cores;
+    bool known = cores == MMA_NO_DEVICE || cores == MMA_DEVICE_H100;
+    if (!known) {
+        fault_raise(w, in, CUDA_ERROR_ILLEGAL_INSTRUCTION, FULL_MASK,
+                    "wgmma: the tensor cores that MMLP_EMULATOR_NUMERICS names have none "
+                    "(exact:h100 has)");
+    }
+    return known;
+}
+
 void wgmma_issue(emu_warp *w, const emu_instr *in, uint32_t mask, wgmma_execute *how)
 {
     wgmma_op op;
-    if (!enter(w, in, mask, "wgmma.mma_async") || !others_can_issue(w, in) ||
-        !read_op(&op, w, in)) {
+    if (!enter(w, in, mask, "wgmma.mma_async") || !has_numerics(w, in) ||
+        !others_can_issue(w, in) || !read_op(&op, w, in)) {
         return;
     }
     wgmma_group *g = group_of(w);
