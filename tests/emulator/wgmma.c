@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device.h"
 #include "softfloat.h"
 #include "wgmma_kernel.h"
 
@@ -299,4 +300,58 @@ Test(wgmma, scales_say_what_is_added_and_negated)
         {"A -B", &e4m3, &e5m2, "f16", 16, 1, .swizzle = 32, .scale_d = 1, .b_negated = true},
         {"-A -B", &tf32, &tf32, "f32", 16, 1, true, .swizzle = 32, .scale_d = 1, .a_negated = true,
          .b_negated = true});
+}
+
+/* ---- what does not load ---------------------------------------------------------------------- */
+
+static void check_refused(const char *target, const char *statement, const char *said)
+{
+    char ptx[1024], log[1024] = "";
+    snprintf(ptx, sizeof ptx,
+             ".version 8.0\n.target %s\n.address_size 64\n.visible .entry kernel()\n{\n.reg .f32 "
+             "%%f<8>; .reg .b32 %%r<8>; .reg .b64 %%rd<4>; .reg .pred %%p;\n%s\nret;\n}\n",
+             target, statement);
+    CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+    void *values[] = {log, (void *)(size_t)sizeof log};
+    CUmodule module = NULL;
+    device_open();
+    cr_expect_neq(cuModuleLoadDataEx(&module, ptx, 2, options, values), CUDA_SUCCESS, "%s",
+                  statement);
+    cr_expect(strstr(log, said), "%s: '%s' is not in\n%s", statement, said, log);
+    device_close();
+}
+
+#define N8 "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+#define D4 "{%f0,%f1,%f2,%f3}"
+
+Test(wgmma, what_the_isa_does_not_have_does_not_load)
+{
+    static const struct {
+        const char *target, *statement, *said;
+    } cases[] = {
+        {"sm_90", "wgmma.fence.sync.aligned;", "'wgmma' needs .target sm_90a"},
+        {"sm_90a", "wgmma.fence.aligned;", "is not implemented"},
+        {"sm_90a", "wgmma.wait_group.sync.aligned -1;", "of -1 groups: 0 or more are wanted"},
+        {"sm_90a", N8 "{%f0,%f1}, %rd0, %rd1, 1, 1, 1, 0, 0;", "D of 'wgmma' has 2 registers, 4"},
+        {"sm_90a", N8 "{%f0,%f1,%f2,%f1}, %rd0, %rd1, 1, 1, 1, 0, 0;",
+         "D of 'wgmma' has a register"},
+        {"sm_90a", N8 "{%r0,%r1,%r2,%r3}, {%r4,%r5,%r3,%r7}, %rd1, 1, 1, 1, 0;",
+         "A and D of 'wgmma'"},
+        {"sm_90a", N8 "{%rd0,%rd1,%rd2,%rd3}, %rd0, %rd1, 1, 1, 1, 0, 0;", "has 64 bits, 32 are"},
+        {"sm_90a", N8 D4 ", %rd0, %rd1, 2, 1, 1, 0, 0;",
+         "scale-d of 'wgmma' is 2, 0 or 1 is wanted"},
+        {"sm_90a", N8 D4 ", %rd0, %rd1, 1, 2, 1, 0, 0;", "imm-scale-a of 'wgmma' is 2, 1 or -1 is"},
+        {"sm_90a", N8 D4 ", %rd0, %rd1, 1, 1, 1, 0;", "'wgmma' has 7 operands, 8 are wanted"},
+        {"sm_90a",
+         "wgmma.mma_async.sync.aligned.m64n8k8.f32.bf16.bf16 " D4 ", %rd0, %rd1, 1, 1, 1, 0, 0;",
+         "is not implemented"},
+        {"sm_90a", "wgmma.mma_async.sync.aligned.m64n40k32.s32.s8.s8 " D4 ", %rd0, %rd1, 1;",
+         "is not implemented"},
+        {"sm_90a",
+         "wgmma.mma_async.sync.aligned.m64n8k16.f16.bf16.bf16 {%r0,%r1}, %rd0, %rd1, 1, 1, 1, 0, "
+         "0;",
+         "is not implemented"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_refused(cases[i].target, cases[i].statement, cases[i].said);
 }

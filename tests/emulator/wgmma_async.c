@@ -3,6 +3,7 @@
  * their registers, to their tiles, and by some warps alone. Run with MMLP_EMULATOR_CHECK=race.
  */
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "device.h"
@@ -249,6 +250,15 @@ Test(wgmma_async, tiles_are_in_shared_memory_and_written)
              MMA DONE,
          128,
          {"B of wgmma was never written, or is still being copied: 16 bytes at a shared address"}});
+}
+
+Test(wgmma_async, tensor_cores_without_wgmma_are_refused)
+{
+    setenv("MMLP_EMULATOR_NUMERICS", "exact:b200", 1);
+    CHECK_MISTAKES({"exact:b200",
+                    TILES FENCE MMA DONE,
+                    128,
+                    {"wgmma: the tensor cores that MMLP_EMULATOR_NUMERICS names have none"}});
 }
 
 #define WRITE(thread, at)                                                                          \
