@@ -184,7 +184,7 @@ static void check_wgmma(const vector_set *set, const measured_type *type)
     int wrong = 0;
     for (int first = 0; first < set->count; first += WGMMA_SIDE) {
         fill_products(&m, set, type, first);
-        wgmma_run(&(wgmma_kernel){type->name, body, WGMMA_SIDE / 2, true, 0}, &m);
+        wgmma_run(&(wgmma_kernel){type->name, body, WGMMA_SIDE / 2, true, 0, NULL}, &m);
         for (int i = 0; i < WGMMA_SIDE && first + i < set->count; i++)
             wrong += *wgmma_d(&m, i, 5 * i % WGMMA_SIDE) !=
                      set->numbers[(first + i + 1) * (2 * set->k + 2) - 1];

@@ -302,6 +302,27 @@ Test(wgmma, scales_say_what_is_added_and_negated)
          .b_negated = true});
 }
 
+Test(wgmma, a_warp_counts_its_sixteen_rows)
+{
+    static wgmma_memory m;
+    emu_counters counters = {.tensor_flops = 0};
+    wgmma_run(&(wgmma_kernel){.name = "counted",
+                              .body = "add.u64 %da, %tile, 0x4000004000010000;\n"
+                                      "wgmma.fence.sync.aligned;\n"
+                                      "wgmma.mma_async.sync.aligned.m64n8k32.f16.e4m3.e5m2 "
+                                      "{%d0,%d1}, %da, %da, 1, 1, 1;\n"
+                                      "wgmma.commit_group.sync.aligned;\n"
+                                      "wgmma.wait_group.sync.aligned 0;\n",
+                              .registers = 2,
+                              .counters = &counters},
+              &m);
+    cr_expect_eq(counters.tensor_flops, 2 * 64 * 8 * 32, "%llu",
+                 (unsigned long long)counters.tensor_flops);
+    cr_expect_eq(counters.warp_instructions[EMU_CLASS_TENSOR], 4);
+    cr_expect_eq(counters.lane_instructions[EMU_CLASS_TENSOR], 128);
+    cr_expect_eq(counters.warp_instructions[EMU_CLASS_ASYNC], 12);
+}
+
 /* ---- what does not load ---------------------------------------------------------------------- */
 
 static void check_refused(const char *target, const char *statement, const char *said)

@@ -51,7 +51,7 @@ static float value(const wgmma_memory *m, int thread, int i)
 static void expect(const char *name, const char *body, unsigned threads, float first, float second)
 {
     wgmma_memory *m = memory();
-    wgmma_run(&(wgmma_kernel){name, body, REGISTERS, true, threads}, m);
+    wgmma_run(&(wgmma_kernel){name, body, REGISTERS, true, threads, NULL}, m);
     for (int thread = 0; thread < WGMMA_THREADS; thread++) {
         for (int i = 0; i < REGISTERS; i++) {
             float wanted = i < 4 ? first : second;
@@ -110,8 +110,8 @@ static void check_mistakes(const mistake *mistakes, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         const mistake *m = &mistakes[i];
-        CUresult result =
-            wgmma_try(&(wgmma_kernel){m->name, m->body, REGISTERS, true, m->threads}, memory());
+        CUresult result = wgmma_try(
+            &(wgmma_kernel){m->name, m->body, REGISTERS, true, m->threads, NULL}, memory());
         const char *report = device_last_report();
         cr_expect_neq(result, CUDA_SUCCESS, "%s", m->name);
         for (int s = 0; s < 2 && m->said[s]; s++)

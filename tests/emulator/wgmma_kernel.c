@@ -58,6 +58,12 @@ static char *kernel_text(const wgmma_kernel *k)
     return text;
 }
 
+static void keep(void *user, const char *kernel, const emu_counters *counters)
+{
+    (void)kernel;
+    *(emu_counters *)user = *counters;
+}
+
 CUresult wgmma_try(const wgmma_kernel *k, wgmma_memory *memory)
 {
     device_open();
@@ -65,6 +71,8 @@ CUresult wgmma_try(const wgmma_kernel *k, wgmma_memory *memory)
     CUmodule module = device_load(ptx, k->name);
     free(ptx);
     CUdeviceptr in = device_upload(memory, sizeof *memory), out = device_alloc(sizeof memory->d);
+    if (k->counters)
+        cr_assert_eq(cuEmulatorCount(keep, k->counters), CUDA_SUCCESS);
     CUresult result = device_try(module, "kernel", 1, k->threads ? k->threads : WGMMA_THREADS, 0,
                                  (void *[]){&in, &out});
     for (unsigned i = 0; i < WGMMA_THREADS && result == CUDA_SUCCESS && k->registers; i++)

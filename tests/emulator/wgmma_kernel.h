@@ -6,6 +6,7 @@
 #define MMLP_TESTS_WGMMA_KERNEL_H
 
 #include <cuda.h>
+#include <driver/cu_emulator.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,7 +30,8 @@ typedef struct wgmma_kernel {
     const char *name, *body;
     int registers;
     bool floats;
-    unsigned threads; /* 0: WGMMA_THREADS */
+    unsigned threads;       /* 0: WGMMA_THREADS */
+    emu_counters *counters; /* NULL, or what the launch is counted to */
 } wgmma_kernel;
 
 CUresult wgmma_try(const wgmma_kernel *kernel, wgmma_memory *memory);
