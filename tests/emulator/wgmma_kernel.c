@@ -17,7 +17,7 @@ void wgmma_append_list(char *text, const char *prefix, int count)
 }
 
 static const char frame[] =
-    ".version 8.0\n.target sm_90a\n.address_size 64\n"
+    ".version 8.4\n.target sm_90a\n.address_size 64\n"
     ".visible .entry kernel(.param .u64 pin, .param .u64 pout)\n{\n"
     ".shared .align 1024 .b8 shared[%d];\n"
     ".reg .b64 %%in, %%out, %%tile, %%da, %%db, %%rd<8>; .reg .b32 %%thread, %%warp, %%r<8>, "

@@ -60,7 +60,7 @@ void product_emit_descriptors(wgmma_text *t, const wgmma_product *p);
 /* Wants PRODUCT_PREDICATES before it. */
 void product_emit(wgmma_text *t, const wgmma_product *p, int first);
 
-#define PRODUCT_PREDICATES "setp.ge.u32 %%p1, %%tid.x, 0; setp.lt.u32 %%p2, %%tid.x, 0;\n"
+#define PRODUCT_PREDICATES "setp.ge.u32 %%p1, %%thread, 0; setp.lt.u32 %%p2, %%thread, 0;\n"
 #define PRODUCT_FENCE      "wgmma.fence.sync.aligned;\n"
 #define PRODUCT_COMMIT     "wgmma.commit_group.sync.aligned;\n"
 #define PRODUCT_WAIT       "wgmma.wait_group.sync.aligned 0;\n"
