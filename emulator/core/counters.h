@@ -21,9 +21,9 @@
     X(PARAM, param, "ld of kernel parameters")                                                     \
     X(GENERIC, generic, "ld and st with generic addresses")                                        \
     X(ATOMIC, atomic, "atom and red")                                                              \
-    X(TENSOR, tensor, "mma")                                                                       \
+    X(TENSOR, tensor, "mma, wgmma")                                                                \
     X(MATRIX, matrix, "ldmatrix, stmatrix and movmatrix")                                          \
-    X(ASYNC, async, "cp.async, its groups and waits")                                              \
+    X(ASYNC, async, "cp.async, wgmma: groups and waits")                                           \
     X(WARP, warp, "shfl, vote, match, redux, activemask and elect")                                \
     X(SYNC, sync, "bar, barrier and fences")                                                       \
     X(CONTROL, control, "bra, brx, ret, exit and trap")                                            \
@@ -39,7 +39,7 @@ typedef enum emu_class {
 /* X(name, unit, what it is) */
 #define EMU_COUNTERS(X)                                                                            \
     X(fma_flops, "FLOP", "fp32, fp16, bf16, fp64: 1 for add, sub, mul, 2 for fma, mad; of lanes")  \
-    X(tensor_flops, "operations", "2 M N K for each mma, integer ones too")                        \
+    X(tensor_flops, "operations", "2 M N K for each mma and wgmma, of integers too")               \
     X(global_requests, "requests", "instructions of a warp that accessed global memory")           \
     X(global_sectors, "sectors", "of 32 bytes, the distinct ones of each request")                 \
     X(bytes_read, "bytes", "distinct bytes of global memory that were read")                       \

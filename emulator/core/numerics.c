@@ -1,6 +1,6 @@
 /*
- * numerics.c: how mma.sync rounds, chosen by a word. Read by machine.c, which then replaces the mma
- * handlers, and through emu.h by the driver front.
+ * numerics.c: how mma.sync and wgmma round, chosen by a word. Read by machine.c, which then replaces
+ * the mma handlers, and through emu.h by the driver front.
  */
 #include "numerics.h"
 
