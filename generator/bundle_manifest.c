@@ -108,11 +108,11 @@ static json_t *maps_to_json(const emit_kernel *k)
     for (int i = 0; i < k->map_count; i++) {
         const emit_map *m = &k->maps[i];
         json_array_append_new(
-            array, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:i}", "tensor", m->tensor,
-                             "dtype", spec_dtype_name(m->dtype), "first_column",
-                             (json_int_t)m->first_column, "rows", (json_int_t)m->rows, "columns",
-                             (json_int_t)m->columns, "stride", (json_int_t)m->stride, "planes",
-                             m->planes, "box_rows", m->box_rows));
+            array,
+            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:i}", "tensor", m->tensor, "dtype",
+                      spec_dtype_name(m->dtype), "first_column", (json_int_t)m->first_column,
+                      "rows", (json_int_t)m->rows, "columns", (json_int_t)m->columns, "stride",
+                      (json_int_t)m->stride, "planes", m->planes, "box_rows", m->box_rows));
     }
     return array;
 }
@@ -141,13 +141,13 @@ static json_t *kernel_to_json(const emit_kernels *kernels, int index, const bund
     bool gemm = step && step->kind == PLAN_GEMM;
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}",
-        "entry",
-        k->entry, "file", k->file, "pass", k->pass, "step", k->step_name, "when",
+        "entry", k->entry, "file", k->file, "pass", k->pass, "step", k->step_name, "when",
         step ? step->when : "always", "family", k->plan->family->name, "threads", k->threads,
         "dynamic_shared_bytes", (json_int_t)k->shared_bytes, "grid", grid_to_json(k), "reduction",
         (json_int_t)(gemm ? step->k : 0), "flops_per_token", gemm ? step->flops_per_token : 0.0,
         "bytes", step ? step->bytes : 0.0, "bytes_per_token", step ? step->bytes_per_token : 0.0,
-        "maps", maps_to_json(k), "arguments", arguments, "lines", lines_to_json(&k->source), "images", images);
+        "maps", maps_to_json(k), "arguments", arguments, "lines", lines_to_json(&k->source),
+        "images", images);
 }
 
 /* With the results from `first` on. */

@@ -85,8 +85,8 @@ static void describe_finish_columns(emit_kernel *kernel, const plan_step *step)
     emit_add_argument(kernel, step->input);
     emit_add_argument(kernel, step->output);
     emit_add_argument(kernel, strcmp(step->output, "grad.linear_fc1.bias") == 0
-                             ? "grad.linear_fc1.bias.dtype"
-                             : "grad.linear_fc2.bias.dtype");
+                                  ? "grad.linear_fc1.bias.dtype"
+                                  : "grad.linear_fc2.bias.dtype");
     emit_add_argument(kernel, "beta");
     emit_add_argument(kernel, "tokens");
 }
@@ -255,8 +255,8 @@ bool emit_runs_on(const emit_kernels *kernels, int index, const char *arch)
     for (int i = 0; i < kernels->count; i++) {
         const emit_kernel *other = &kernels->kernels[i];
         if (strcmp(other->pass, kernel->pass) == 0 &&
-            strcmp(other->step_name, kernel->step_name) == 0 &&
-            other->plan->family->is_exact && strcmp(other->plan->family->name, arch) == 0)
+            strcmp(other->step_name, kernel->step_name) == 0 && other->plan->family->is_exact &&
+            strcmp(other->plan->family->name, arch) == 0)
             return false;
     }
     return true;

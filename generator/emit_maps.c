@@ -1,6 +1,6 @@
 /*
- * emit_maps.c: the parameters of kernels that read and write through tensor maps. Everything that is
- * a matrix comes by a map; vectors, sums and numbers are plain arguments.
+ * emit_maps.c: the parameters of kernels that read and write through tensor maps. Everything that
+ * is a matrix comes by a map; vectors, sums and numbers are plain arguments.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -24,8 +24,8 @@ static void add_operand(emit_kernel *kernel, bool is_a)
     const plan_tile *tile = &step->candidates[step->chosen].tile;
     const plan_operand *operand = is_a ? &step->a : &step->b;
     int64_t size = is_a ? step->m : step->n;
-    emit_map *map = add_map(kernel, is_a ? "a" : "b", operand->tensor,
-                            kernel->plan->spec->config.params_dtype);
+    emit_map *map =
+        add_map(kernel, is_a ? "a" : "b", operand->tensor, kernel->plan->spec->config.params_dtype);
     map->rows = operand->k_major ? size : step->k;
     map->columns = map->stride = operand->k_major ? step->k : size;
     map->box_rows = !operand->k_major ? tile->tile_k : is_a ? tile->tile_m : tile->tile_n / 2;

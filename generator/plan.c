@@ -220,8 +220,8 @@ static mmlp_status add_dgrad(plan *p)
     plan_step *fc1 =
         add_gemm(p, PLAN_DGRAD, "linear_fc1", (plan_operand){"grad_fc1_output", true}, 0,
                  (plan_operand){"linear_fc1.weight", false}, p->hidden_size, p->fc1_output_size, 1);
-    MMLP_TRY(
-        plan_store_epilogue(&fc1->epilogue, p, "grad.hidden_states", storage, p->hidden_size, false));
+    MMLP_TRY(plan_store_epilogue(&fc1->epilogue, p, "grad.hidden_states", storage, p->hidden_size,
+                                 false));
     finish_gemm(fc1, p);
     if (p->communicates)
         add_collective(p, PLAN_DGRAD, p->sequence_parallel ? "reduce_scatter" : "all_reduce",

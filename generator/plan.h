@@ -53,7 +53,7 @@ typedef struct plan_tile {
 typedef struct plan_candidate {
     plan_tile tile;
     int64_t shared_bytes, tiles;
-    int resident; /* blocks on one SM */
+    int resident;                    /* blocks on one SM */
     int staged_panels, input_panels; /* of a warpgroup; families with tensor maps */
     int64_t waves;
     double kiloclocks; /* estimated, at the nominal number of tokens */

@@ -16,6 +16,10 @@ constexpr int panel_bytes = 8192;
 constexpr int panel_columns = ${wide and 32 or 64};
 constexpr int panels = tile_columns / panel_columns;
 constexpr int accumulators_per_half = tile_columns / 2; // of a thread
+//% if #e.row_sums > 0 then
+constexpr int summed_columns = ${kernel.summed_columns}; // of one partial sum of a row
+static_assert(summed_columns == tile_columns, "a tile has one partial sum of each row");
+//% end
 constexpr int consumers_barrier = 3;                     // of both warpgroups; 1 and 2 are those of one
 
 struct Epilogue {
