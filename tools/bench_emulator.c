@@ -33,6 +33,10 @@
     X(launch, "cuLaunchKernel",                                                                    \
       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, \
        void **, void **))                                                                          \
+    X(encode, "cuTensorMapEncodeTiled",                                                            \
+      (CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,                 \
+       const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,          \
+       CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill))                       \
     X(count, "cuEmulatorCount", (emu_counted *, void *))
 
 typedef struct driver {
@@ -52,17 +56,24 @@ typedef struct product {
     int counted;                  /* while the emulator counts */
     int compared;                 /* with the row before that is not */
     int instructions;             /* the rate is of warp instructions, not of operations */
+    const char *device;           /* NULL: as the environment says */
+    int maps;                     /* A and B are given as tensor maps, M is not given */
 } product;
 
 #define BF16_PRODUCT(label, ...)                                                                   \
     {                                                                                              \
         label, "bench/gemm_bf16.ptx", "gemm_bf16", 1024, 128, 256, 256, 98304, 2, 0x3f803f80,      \
-            __VA_ARGS__                                                                            \
+            __VA_ARGS__, NULL, 0                                                                   \
+    }
+#define WGMMA_PRODUCT(label, ...)                                                                  \
+    {                                                                                              \
+        label, "bench/wgmma_bf16.ptx", "wgmma_bf16", 1024, 128, 128, 288, 131072, 2, 0x3f803f80,   \
+            __VA_ARGS__, "h100", 1                                                                 \
     }
 #define FP32_PRODUCT(label, ...)                                                                   \
     {                                                                                              \
         label, "bench/gemm_fp32.ptx", "gemm_fp32", 1024, 128, 128, 256, 0, 4, 0x3f800000,          \
-            __VA_ARGS__                                                                            \
+            __VA_ARGS__, NULL, 0                                                                   \
     }
 
 static const product products[] = {
@@ -72,10 +83,14 @@ static const product products[] = {
     BF16_PRODUCT("  races checked", "MMLP_EMULATOR_CHECK", "race", 0, 1, 0),
     BF16_PRODUCT("  exact:a100", "MMLP_EMULATOR_NUMERICS", "exact:a100", 0, 1, 0),
     BF16_PRODUCT("  exact:h100", "MMLP_EMULATOR_NUMERICS", "exact:h100", 0, 1, 0),
+    WGMMA_PRODUCT("bf16 wgmma 1024^3", NULL, NULL, 0, 0, 0),
+    WGMMA_PRODUCT("  counted", NULL, NULL, 1, 1, 0),
+    WGMMA_PRODUCT("  races checked", "MMLP_EMULATOR_CHECK", "race", 0, 1, 0),
+    WGMMA_PRODUCT("  exact:h100", "MMLP_EMULATOR_NUMERICS", "exact:h100", 0, 1, 0),
     FP32_PRODUCT("fp32 FMA 1024^3", NULL, NULL, 0, 0, 0),
     FP32_PRODUCT("  counted", NULL, NULL, 1, 1, 0),
     {"ALU, registers alone", "bench/alu.ptx", "alu", 1024, 256, 256, 256, 0, 4, 0, NULL, NULL, 0, 0,
-     1},
+     1, NULL, 0},
 };
 
 static const char *text_of(const char *name)
@@ -144,12 +159,23 @@ static void keep_instructions(void *user, const char *kernel, const emu_counters
         m->instructions += (double)counters->warp_instructions[i];
 }
 
+/* A row-major n x n matrix, in boxes of 64 columns and 128 rows. */
+static CUresult encode_map(CUtensorMap *out, const driver *d, CUdeviceptr matrix, unsigned n)
+{
+    const cuuint64_t sizes[] = {n, n}, stride = 2 * (cuuint64_t)n;
+    const cuuint32_t box[] = {64, 128}, steps[] = {1, 1};
+    return d->encode(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)matrix, sizes,
+                     &stride, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                     CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+
 static int run_product(measured *out, const driver *d, const product *p)
 {
     int code = 0;
     CUmodule module = NULL;
     CUfunction function;
     CUdeviceptr a = 0, b = 0, c = 0;
+    CUtensorMap a_map, b_map;
     size_t elements = (size_t)p->n * p->n;
     unsigned m = p->n, n = p->n, k = p->n;
 
@@ -165,8 +191,13 @@ static int run_product(measured *out, const driver *d, const product *p)
     CHECK(d->alloc(&c, elements * sizeof(float)));
     CHECK(d->set_words(a, p->one, elements * p->element_bytes / 4));
     CHECK(d->set_words(b, p->one, elements * p->element_bytes / 4));
+    if (p->maps) {
+        CHECK(encode_map(&a_map, d, a, n));
+        CHECK(encode_map(&b_map, d, b, n));
+    }
     for (int i = 0; i < BENCH_RUNS + p->instructions; ++i) {
-        void *arguments[] = {&a, &b, &c, &m, &n, &k};
+        void *by_address[] = {&a, &b, &c, &m, &n, &k}, *by_map[] = {&a_map, &b_map, &c, &n, &k};
+        void **arguments = p->maps ? by_map : by_address;
         if (i == BENCH_RUNS)
             CHECK(d->count(keep_instructions, out));
         double start = tool_milliseconds();
@@ -196,6 +227,8 @@ static int measure(measured *out, const product *p)
     CUcontext context;
     if (p->variable)
         setenv(p->variable, p->value, 1);
+    if (p->device)
+        setenv("MMLP_EMULATOR_DEVICE", p->device, 1);
     int code = open_driver(&d);
     if (code != 0)
         return code;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exec.h"
+#include "wgmma.h"
 
 enum { QUANTUM = 512 };
 
@@ -149,6 +149,9 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64
     if (grid->race) {
         race_block_start(block);
     }
+    if (kernel->has_wgmma) {
+        wgmma_block_start(block);
+    }
     block->fault = (exec_fault){CUDA_SUCCESS, NULL};
     block->printed = (text){0};
     for (int i = 0; i < block->warp_count; i++) {
@@ -188,6 +191,9 @@ static bool is_finished(const exec_block *block)
 static block_state finish(exec_block *block)
 {
     bulk_end(block);
+    if (block->grid->kernel->has_wgmma) {
+        wgmma_block_end(block);
+    }
     return block->fault.result ? BLOCK_FAULT : BLOCK_DONE;
 }
 
@@ -225,6 +231,7 @@ void block_release(exec_block *block)
     free(block->mbarriers);
     free(block->bulk);
     race_block_free(block->race);
+    wgmma_block_free(block->wgmma);
     count_free(&block->counts_memory);
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
         free(block->warps[i].copies);

@@ -112,6 +112,8 @@ static uint64_t mma_depth(ir_op op, uint32_t aux)
         return 8;
     case IR_mma_m16n8k4_tf32:
         return 4;
+    case IR_wgmma: /* a warp has 16 rows, of N / 8 times as many columns */
+        return (uint64_t)(aux & WGMMA_N8) * 8 * (aux >> WGMMA_K8_SHIFT & 7);
     case IR_mma_byte:
         return aux & MMA_AUX_DEEP ? 32 : 16;
     default:

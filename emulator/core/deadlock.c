@@ -2,7 +2,7 @@
  * deadlock.c: the report when no warp of a block can go on: why, as far as its barriers tell, and
  * where every warp is and what it waits for.
  */
-#include "exec.h"
+#include "wgmma.h"
 
 /* Who is at a barrier, in threads: warps count whole. */
 typedef struct attendance {
@@ -86,6 +86,16 @@ static void add_mbarrier(text *t, const exec_block *block, uint32_t address)
     }
 }
 
+/* Who of the warpgroup has not issued what the warp waits for. */
+static void add_wgmma(text *t, const emu_warp *w, uint32_t number)
+{
+    int first = w->index / WGMMA_WARPS * WGMMA_WARPS;
+    text_add(t, "for %u wgmma of its warpgroup, of which have issued:", number);
+    for (int i = first; i < first + WGMMA_WARPS; i++) {
+        text_add(t, " warp %d %u", i, wgmma_issued(w->block, i));
+    }
+}
+
 /* One line for each group of lanes: where it is and what it waits for. */
 static void add_split(text *t, const exec_block *block, const emu_warp *w, const warp_split *s)
 {
@@ -100,6 +110,8 @@ static void add_split(text *t, const exec_block *block, const emu_warp *w, const
         text_add(t, "at barrier %u (%u of %u threads)", s->waits_for, a.arrived, a.expected);
     } else if (s->state == SPLIT_AT_MBARRIER) {
         add_mbarrier(t, block, s->waits_for);
+    } else if (s->state == SPLIT_AT_WGMMA) {
+        add_wgmma(t, w, s->waits_for);
     } else if (s->state == SPLIT_AT_WARP_SYNC) {
         text_add(t, "for lanes 0x%08x at bar.warp.sync", s->waits_for);
     } else {

@@ -256,6 +256,9 @@ static void finish_kernel(decoder *d)
     for (uint32_t i = 0; i < d->jump_count; i++) {
         kernel->jumps[i] = d->jumps[i].at;
     }
+    kernel->lists = d->lists;
+    d->lists = NULL;
+    wgmma_watch(kernel);
     kernel->constants = pool_require(calloc(kernel->constant_bytes, 1));
     kernel->specials = pool_require(calloc(d->constant_count, sizeof *kernel->specials));
     for (uint32_t i = 0; i < d->constant_count; i++) {
@@ -321,6 +324,7 @@ ir_kernel *decode_kernel(ptx_module *module, ptx_function *entry, emu_handler *c
     free(d->constants);
     free(d->labels);
     free(d->jumps);
+    free(d->lists);
     free(d);
     if (failed) {
         ir_kernel_free(kernel);
@@ -335,6 +339,9 @@ void ir_kernel_free(ir_kernel *kernel)
         free(kernel->code);
         free(kernel->ops);
         free(kernel->jumps);
+        free(kernel->lists);
+        free(kernel->async_registers);
+        free(kernel->watched);
         free(kernel->constants);
         free(kernel->specials);
         free(kernel);

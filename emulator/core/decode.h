@@ -40,6 +40,7 @@ enum {
     CLASS_HINT = 1 << 12, /* hints and orders name their opcodes */
     CLASS_ORDER = 1 << 13,
     CLASS_CLUSTER_SPACE = 1 << 14,
+    CLASS_WGMMA_SHAPE = 1 << 15, /* names its opcode, too */
 };
 
 /* The words after the opcode, sorted by class. Empty classes are 0 (-1 where 0 is a value). */
@@ -52,6 +53,7 @@ typedef struct decode_words {
     int vector;                       /* 1 when not written */
     int compare, action, mode, shape; /* exec.h: COMPARE_*, ACTION_*, MODE_*, SHAPE_*; -1 none */
     int matrices;
+    int wgmma_n, wgmma_k;
     const char *layouts[2];
     int layout_count;
     uint32_t order;  /* ir.h: ORDER_* */
@@ -68,7 +70,10 @@ typedef struct decode_constant {
 typedef struct decode_register {
     uint8_t bytes;     /* 0: predicate */
     bool is_temporary; /* written and read within one PTX statement */
+    bool is_async;     /* an operand of wgmma: it shares its place with no other */
     uint32_t offset;
+    ptx_name *name; /* of those: with its number, or without */
+    int number;
 } decode_register;
 
 typedef struct decode_instr {
@@ -81,6 +86,7 @@ typedef struct decode_instr {
     ptx_name *label; /* branch target, resolved in the instance's labels */
     int scope;
     uint32_t jump_count;
+    uint32_t list_defs, list_uses; /* in decoder.lists, from in.target on */
 } decode_instr;
 
 /* One inlined copy of a function body. */
@@ -114,6 +120,8 @@ typedef struct decoder {
     uint32_t label_count, label_capacity, first_label;
     decode_label *jumps; /* entries of jump lists, resolved like branches */
     uint32_t jump_count, jump_capacity;
+    uint32_t *lists; /* operands beyond those of an instruction: what they read and write first */
+    uint32_t list_count, list_capacity;
     decode_instance *instance;
     const ptx_statement *statement;
     bool has_instr; /* the statement has the instruction that stands for it */
@@ -197,6 +205,25 @@ enum {
     MBARRIER_GENERIC = 1 << 13,
 };
 
+/* aux of IR_wgmma: N / 8, K / 8 and ptx_types; imm: flags. r: descriptors (of A: 0 where it is in
+ * registers), scale-d; the list has D, then A. */
+enum {
+    WGMMA_N8 = 0x3f,
+    WGMMA_K8_SHIFT = 6,
+    WGMMA_D_SHIFT = 9,
+    WGMMA_A_SHIFT = 15,
+    WGMMA_B_SHIFT = 21,
+    WGMMA_TYPE = 0x3f,
+    WGMMA_SHAPE_BITS = (1 << WGMMA_A_SHIFT) - 1, /* with the type of D */
+    WGMMA_A_REGISTERS = 1 << 0,
+    WGMMA_A_TRANSPOSED = 1 << 1,
+    WGMMA_B_TRANSPOSED = 1 << 2,
+    WGMMA_A_NEGATED = 1 << 3,
+    WGMMA_B_NEGATED = 1 << 4,
+    WGMMA_SATURATES = 1 << 5,
+    WGMMA_MOST_LIST = 128 + 4,
+};
+
 /* aux of IR_bulk: also the offset of the mbarrier and the dimensions of a tensor copy */
 enum {
     BULK_STORES = 1 << 0,
@@ -231,6 +258,7 @@ decode_function decode_ld, decode_st, decode_atom, decode_red, decode_cp_async, 
 void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
+decode_function decode_wgmma;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,
     decode_elect, decode_mma, decode_mbarrier, decode_bulk;
 

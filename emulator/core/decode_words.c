@@ -24,6 +24,7 @@ static const word_row words[] = {
 #define ACTION(id, spelling)          {CLASS_ACTION, spelling, ACTION_##id, NULL},
 #define MODE(id, spelling)            {CLASS_MODE, spelling, MODE_##id, NULL},
 #define SHAPE(id, spelling)           {CLASS_SHAPE, spelling, SHAPE_##id, NULL},
+#define WGMMA_SHAPE(spelling, n, k)   {CLASS_WGMMA_SHAPE, spelling, (n) << 8 | (k), "wgmma"},
 #define COUNT_WORD(spelling, n)       {CLASS_COUNT, spelling, n, NULL},
 #define LAYOUT(spelling)              {CLASS_LAYOUT, spelling, 0, NULL},
 #define HINT(spelling, opcodes)       {CLASS_HINT, spelling, 0, opcodes},
@@ -90,6 +91,10 @@ static void take_word(decoder *d, const word_row *row)
         break;
     case CLASS_SHAPE:
         w->shape = row->value;
+        break;
+    case CLASS_WGMMA_SHAPE:
+        w->wgmma_n = row->value >> 8;
+        w->wgmma_k = row->value & 0xff;
         break;
     case CLASS_COUNT:
         w->matrices = row->value;

@@ -83,10 +83,12 @@ enum {
     ACCESS_ASYNC = 4, /* cp.async's write */
     ACCESS_PART = 8,  /* of a request that is counted already */
     ACCESS_BULK = 16, /* by a bulk copy */
+    ACCESS_WGMMA = 32,
 };
 
 typedef struct race_grid race_grid;
 typedef struct race_block race_block;
+typedef struct wgmma_block wgmma_block;
 
 typedef enum split_state {
     SPLIT_READY,
@@ -94,6 +96,7 @@ typedef enum split_state {
     SPLIT_AT_MEETING,   /* an aligned or mask instruction: wants other lanes at the same pc */
     SPLIT_AT_WARP_SYNC, /* bar.warp.sync: any pc, mask in `waits_for` */
     SPLIT_AT_MBARRIER,  /* mbarrier.try_wait: the object's address in `waits_for` */
+    SPLIT_AT_WGMMA,     /* wgmma.wait_group: the number of a product in `waits_for` */
 } split_state;
 
 /* Lanes of a warp that are at the same instruction. */
@@ -201,6 +204,7 @@ typedef struct exec_block {
     size_t shared_bytes;
     size_t shared_limit;  /* the same, or 0 so that every access is looked at */
     race_block *race;     /* NULL: races are not looked for */
+    wgmma_block *wgmma;   /* NULL: no kernel had any yet */
     block_counts *counts; /* counts_memory; NULL: nothing is counted */
     block_barrier barriers[EXEC_BARRIERS];
     mbarrier *mbarriers; /* the live ones */
@@ -303,6 +307,10 @@ bool tensor_begin(emu_warp *w, const emu_instr *in, bulk_copy *c);
 bool tensor_check_rows(emu_warp *w, const emu_instr *in, const bulk_copy *c);
 void tensor_move(exec_block *block, const bulk_copy *c);
 
+/* ---- wgmma.c (more in wgmma.h) ---- */
+void wgmma_watch(ir_kernel *kernel); /* lets what touches registers of wgmma run through it */
+emu_handler wgmma_touch;
+
 /* ---- report.c ---- */
 void fault_raise(emu_warp *w, const emu_instr *in, CUresult result, uint32_t lanes,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
@@ -341,7 +349,8 @@ void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address);
 bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access, uint64_t first,
                uint64_t bytes);
 void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t address);
-void race_bulk_waited(emu_warp *w, uint32_t count); /* so many of its own */
+void race_bulk_waited(emu_warp *w, uint32_t count);  /* so many of its own */
+void race_wgmma_waited(emu_warp *w, uint32_t count); /* products of its warpgroup */
 void race_proxy_fence(emu_warp *w);
 void race_phase(exec_block *block, uint64_t address); /* the object's phase is over */
 

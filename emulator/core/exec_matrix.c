@@ -2,47 +2,10 @@
  * exec_matrix.c: ldmatrix, stmatrix, movmatrix. A register of 32 lanes, seen as memory, is a
  * row-major 8x8 matrix of 16-bit elements, so a matrix moves as eight rows of 16 bytes.
  */
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include "exec_access.h"
+#include "exec_transpose.h"
 
-enum { ROW_BYTES = 16, MATRIX_BYTES = 128 };
-
-#if defined(__SSE2__)
-static inline void transpose(const u8 *from, u8 *to)
-{
-    __m128i r[8], s[8];
-    for (int i = 0; i < 8; i++) {
-        r[i] = _mm_loadu_si128((const __m128i *)(const void *)(from + ROW_BYTES * i));
-    }
-    for (int i = 0; i < 4; i++) {
-        s[2 * i] = _mm_unpacklo_epi16(r[i], r[i + 4]);
-        s[2 * i + 1] = _mm_unpackhi_epi16(r[i], r[i + 4]);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[2 * i] = _mm_unpacklo_epi16(s[i], s[i + 4]);
-        r[2 * i + 1] = _mm_unpackhi_epi16(s[i], s[i + 4]);
-    }
-    for (int i = 0; i < 4; i++) {
-        s[2 * i] = _mm_unpacklo_epi16(r[i], r[i + 4]);
-        s[2 * i + 1] = _mm_unpackhi_epi16(r[i], r[i + 4]);
-    }
-    for (int i = 0; i < 8; i++) {
-        _mm_storeu_si128((__m128i *)(void *)(to + ROW_BYTES * i), s[i]);
-    }
-}
-#else
-static inline void transpose(const u8 *from, u8 *to)
-{
-    for (int row = 0; row < 8; row++) {
-        for (int column = 0; column < 8; column++) {
-            memcpy(to + ROW_BYTES * column + 2 * row, from + ROW_BYTES * row + 2 * column, 2);
-        }
-    }
-}
-#endif
+enum { MATRIX_BYTES = 128 };
 
 /* Row addresses: lane 8j + i has row i of matrix j; other lanes' addresses are not looked at. */
 static inline bool read_rows(emu_warp *w, const emu_instr *in, u32 mask, int k, bool reads,

@@ -4,6 +4,7 @@
  * register of elements of which n fit in 32 bits holds k = n t .. n t + n - 1, n 4 further for the
  * next one.
  */
+#include "exec_mma_exact.h"
 #include "exec_mma.h"
 #include "exec_mma_exact_wide.h"
 #include "machine.h"
@@ -14,17 +15,21 @@ typedef struct exact_fragments {
     mma_number a[16][MMA_MOST_DEPTH], b[8][MMA_MOST_DEPTH]; /* by row, by column */
 } exact_fragments;
 
-/* The elements of operand `at` on: `registers` of them, rows_of_8 of which are side by side. */
-static void read_fragment(mma_number to[][MMA_MOST_DEPTH], const emu_warp *w, const emu_instr *in,
-                          int at, int registers, int rows_of_8, mma_format format)
+static int bits_of(mma_format format)
 {
-    int bits = format == MMA_FORMAT_TF32 ? 32 : format >= MMA_FORMAT_E4M3 ? 8 : 16, n = 32 / bits;
-    for (int j = 0; j < registers; j++) {
-        const u32 *from = REG(const u32, at + j);
+    return format == MMA_FORMAT_TF32 ? 32 : format >= MMA_FORMAT_E4M3 ? 8 : 16;
+}
+
+/* The elements of some registers, rows_of_8 of which are side by side. */
+static void read_fragment(mma_number to[][MMA_MOST_DEPTH], const u32 *const *registers, int count,
+                          int rows_of_8, mma_format format)
+{
+    int bits = bits_of(format), n = 32 / bits;
+    for (int j = 0; j < count; j++) {
         int row = 8 * (j % rows_of_8), k = 4 * n * (j / rows_of_8);
         for (int lane = 0; lane < IR_LANES; lane++) {
             for (int e = 0; e < n; e++) {
-                u32 element = from[lane] >> (bits * e);
+                u32 element = registers[j][lane] >> (bits * e);
                 if (format == MMA_FORMAT_TF32) {
                     element >>= 13;
                 }
@@ -34,68 +39,103 @@ static void read_fragment(mma_number to[][MMA_MOST_DEPTH], const emu_warp *w, co
     }
 }
 
-typedef struct exact_shape {
-    int a_registers; /* and half as many of B */
-    int depth;
-    bool halves;
-} exact_shape;
+static int a_registers(const exact_product *p)
+{
+    return p->depth * bits_of(p->a_format) / 64;
+}
 
-static void multiply_scalar(emu_warp *w, const emu_instr *in, const mma_model *model, exact_shape s,
-                            mma_format a_format, mma_format b_format)
+static void multiply_scalar(const exact_product *p)
 {
     exact_fragments f;
     u32 results[4][IR_LANES];
-    int a_at = s.halves ? 2 : 4, b_at = a_at + s.a_registers, c_at = b_at + s.a_registers / 2;
-    read_fragment(f.a, w, in, a_at, s.a_registers, 2, a_format);
-    read_fragment(f.b, w, in, b_at, s.a_registers / 2, 1, b_format);
+    read_fragment(f.a, p->a, a_registers(p), 2, p->a_format);
+    read_fragment(f.b, p->b, a_registers(p) / 2, 1, p->b_format);
     for (int i = 0; i < 4; i++) {
         for (int lane = 0; lane < IR_LANES; lane++) {
-            u32 c = s.halves ? REG(const u16, c_at + i / 2)[2 * lane + i % 2]
-                             : REG(const u32, c_at + i)[lane];
+            u32 c = p->half ? p->c[i / 2][lane] >> (16 * (i % 2)) & 0xffff : p->c[i][lane];
             int row = (lane >> 2) + 8 * (i >> 1), column = 2 * (lane & 3) + (i & 1);
-            results[i][lane] = mma_dot(model, f.a[row], f.b[column], s.depth, c, s.halves);
+            results[i][lane] = mma_dot(p->model, f.a[row], f.b[column], p->depth, c, p->half);
         }
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i += p->half ? 2 : 1) {
         for (int lane = 0; lane < IR_LANES; lane++) {
-            if (s.halves) {
-                REG(u16, i / 2)[2 * lane + i % 2] = (u16)results[i][lane];
+            if (p->half) {
+                p->d[i / 2][lane] = results[i][lane] | results[i + 1][lane] << 16;
             } else {
-                REG(u32, i)[lane] = results[i][lane];
+                p->d[i][lane] = results[i][lane];
             }
         }
     }
 }
+
+/* Format, depth and half are constant where the vectors work. */
+static bool multiply_wide(const exact_product *p)
+{
+#ifdef MMA_HAVE_EXACT_WIDE
+    switch (p->a_format) {
+    case MMA_FORMAT_BF16:
+        return p->depth == 16 ? exact_wide_run(p, MMA_FORMAT_BF16, 16, false)
+                              : exact_wide_run(p, MMA_FORMAT_BF16, 8, false);
+    case MMA_FORMAT_F16:
+        if (p->half) {
+            return p->depth == 16 ? exact_wide_run(p, MMA_FORMAT_F16, 16, true)
+                                  : exact_wide_run(p, MMA_FORMAT_F16, 8, true);
+        }
+        return p->depth == 16 ? exact_wide_run(p, MMA_FORMAT_F16, 16, false)
+                              : exact_wide_run(p, MMA_FORMAT_F16, 8, false);
+    case MMA_FORMAT_TF32:
+        return p->depth == 8 ? exact_wide_run(p, MMA_FORMAT_TF32, 8, false)
+                             : exact_wide_run(p, MMA_FORMAT_TF32, 4, false);
+    default:
+        return false;
+    }
+#else
+    (void)p;
+    return false;
+#endif
+}
+
+void ISA(exact_multiply)(const exact_product *p)
+{
+    if (!multiply_wide(p)) {
+        multiply_scalar(p);
+    }
+}
+
+/* ---- mma.sync -------------------------------------------------------------------------------- */
 
 static const mma_model *model_of(const emu_warp *w, mma_unit unit)
 {
     return mma_model_of(w->block->grid->machine->tensor_cores, unit);
 }
 
-static inline __attribute__((always_inline)) void multiply(emu_warp *w, const emu_instr *in,
-                                                           u32 mask, mma_format format, int depth)
+/* r: D, A, B, C; p has everything but the registers. */
+static void multiply(emu_warp *w, const emu_instr *in, exact_product p)
 {
-    if (!enter_mma(w, in, mask)) {
-        return;
+    int d_count = p.half ? 2 : 4, a_count = a_registers(&p), b_count = a_count / 2, at = d_count;
+    for (int i = 0; i < a_count; i++) {
+        p.a[i] = REG(const u32, at++);
     }
-    bool tf32 = format == MMA_FORMAT_TF32;
-    bool halves = format == MMA_FORMAT_F16 && (in->aux & MMA_AUX_HALVES);
-    const mma_model *model = model_of(w, tf32 ? MMA_UNIT_TF32 : MMA_UNIT_16);
-    exact_shape s = {tf32 ? depth / 2 : depth / 4, depth, halves};
-#ifdef MMA_HAVE_EXACT_WIDE
-    /* constant, either way */
-    if (halves ? exact_wide_run(w, in, model, format, depth, true)
-               : exact_wide_run(w, in, model, format, depth, false)) {
-        return;
+    for (int i = 0; i < b_count; i++) {
+        p.b[i] = REG(const u32, at++);
     }
-#endif
-    multiply_scalar(w, in, model, s, format, format);
+    for (int i = 0; i < d_count; i++) {
+        p.c[i] = REG(const u32, at++);
+        p.d[i] = REG(u32, i);
+    }
+    ISA(exact_multiply)(&p);
 }
 
 #define MMA_EXACT(name, format, depth)                                                             \
     DEFINE_HANDLER(name)                                                                           \
     {                                                                                              \
-        multiply(w, in, mask, format, depth);                                                      \
+        if (enter_mma(w, in, mask)) {                                                              \
+            const mma_model *model =                                                               \
+                model_of(w, format == MMA_FORMAT_TF32 ? MMA_UNIT_TF32 : MMA_UNIT_16);              \
+            bool half = format == MMA_FORMAT_F16 && (in->aux & MMA_AUX_HALVES);                    \
+            multiply(w, in,                                                                        \
+                     (exact_product){model, format, format, depth, half, {0}, {0}, {0}, {0}});     \
+        }                                                                                          \
     }
 MMA_EXACT(mma_exact_m16n8k16_bf16, MMA_FORMAT_BF16, 16)
 MMA_EXACT(mma_exact_m16n8k8_bf16, MMA_FORMAT_BF16, 8)
@@ -125,7 +165,9 @@ DEFINE_HANDLER(mma_exact_byte)
                     "none");
         return;
     }
-    bool deep = in->aux & MMA_AUX_DEEP;
-    multiply_scalar(w, in, model, (exact_shape){deep ? 4 : 2, deep ? 32 : 16, false},
-                    format_of(in->aux >> MMA_AUX_A_SHIFT), format_of(in->aux >> MMA_AUX_B_SHIFT));
+    multiply(w, in,
+             (exact_product){.model = model,
+                             .a_format = format_of(in->aux >> MMA_AUX_A_SHIFT),
+                             .b_format = format_of(in->aux >> MMA_AUX_B_SHIFT),
+                             .depth = in->aux & MMA_AUX_DEEP ? 32 : 16});
 }

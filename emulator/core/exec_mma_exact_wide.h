@@ -12,8 +12,7 @@
 
 #ifdef MMA_HAVE_EXACT_WIDE
 
-#include "exec_lanes.h"
-#include "mma_model.h"
+#include "exec_mma_exact.h"
 
 enum {
     EXACT_MOST_K = 16,
@@ -198,26 +197,25 @@ EXACT_INLINE void exact_read_a(exact_ints *a, const u32 *from, mma_format format
 
 /* False: nothing was written, for some number is not finite. Everything but `fraction` is constant
  * where this is called. */
-EXACT_INLINE bool exact_wide_multiply(emu_warp *w, const emu_instr *in, exact_job job)
+EXACT_INLINE bool exact_wide_multiply(const exact_product *p, exact_job job)
 {
     exact_rows b;
     _Alignas(64) u32 d[4][IR_LANES];
     const int words = job.format == MMA_FORMAT_TF32 ? 1 : 2, steps = job.depth / (4 * words);
-    const int a_at = job.half ? 2 : 4, c_at = a_at + 3 * steps;
     ints specials = INTS_ALL(0);
     for (int step = 0; step < steps; step++) {
-        exact_read_b(&b, step, REG(const u32, a_at + 2 * steps + step), job.format, &specials);
+        exact_read_b(&b, step, p->b[step], job.format, &specials);
     }
     for (int rows = 0; rows < 2; rows++) {
         for (int lane = 0; lane < IR_LANES; lane += INTS_LANES) {
             exact_ints a[EXACT_MOST_K];
             for (int step = 0; step < steps; step++) {
-                exact_read_a(a + 4 * words * step, REG(const u32, a_at + 2 * step + rows) + lane,
-                             job.format, job.fraction - EXACT_B_FRACTION, &specials);
+                exact_read_a(a + 4 * words * step, p->a[2 * step + rows] + lane, job.format,
+                             job.fraction - EXACT_B_FRACTION, &specials);
             }
             for (int odd = 0; odd < 2; odd++) {
                 int i = 2 * rows + odd;
-                ints sum = INTS_LOAD(REG(const u32, c_at + (job.half ? rows : i)) + lane);
+                ints sum = INTS_LOAD(p->c[job.half ? rows : i] + lane);
                 if (job.half && odd) {
                     sum = INTS_RIGHT(sum, 16);
                 }
@@ -232,7 +230,7 @@ EXACT_INLINE bool exact_wide_multiply(emu_warp *w, const emu_instr *in, exact_jo
         return false;
     }
     for (int i = 0; i < 4; i += job.half ? 2 : 1) {
-        u32 *to = REG(u32, job.half ? i / 2 : i);
+        u32 *to = p->d[job.half ? i / 2 : i];
         for (int lane = 0; lane < IR_LANES; lane++) {
             to[lane] = job.half ? (d[i][lane] & 0xffff) | d[i + 1][lane] << 16 : d[i][lane];
         }
@@ -240,15 +238,14 @@ EXACT_INLINE bool exact_wide_multiply(emu_warp *w, const emu_instr *in, exact_jo
     return true;
 }
 
-EXACT_INLINE bool exact_wide_run(emu_warp *w, const emu_instr *in, const mma_model *model,
-                                 mma_format format, int depth, bool half)
+EXACT_INLINE bool exact_wide_run(const exact_product *p, mma_format format, int depth, bool half)
 {
-    exact_job whole = {format, depth, depth, model->fraction, half};
-    exact_job halves = {format, depth, depth / 2, model->fraction, half};
-    if (model->block >= depth) {
-        return exact_wide_multiply(w, in, whole);
+    exact_job whole = {format, depth, depth, p->model->fraction, half};
+    exact_job halves = {format, depth, depth / 2, p->model->fraction, half};
+    if (p->model->block >= depth) {
+        return exact_wide_multiply(p, whole);
     }
-    return model->block == depth / 2 && exact_wide_multiply(w, in, halves);
+    return p->model->block == depth / 2 && exact_wide_multiply(p, halves);
 }
 
 #endif

@@ -97,6 +97,12 @@ static void note_use(flow_block *b, uint32_t operand)
     }
 }
 
+/* Further operands of an instruction: what it reads and writes, then what it only reads. */
+static uint32_t *list_of(const decoder *d, const decode_instr *in)
+{
+    return in->list_defs ? d->lists + in->in.target : NULL;
+}
+
 static void local_sets(flow *f, flow_block *b)
 {
     for (uint32_t i = b->first; i <= b->last; i++) {
@@ -104,6 +110,13 @@ static void local_sets(flow *f, flow_block *b)
         note_use(b, in->in.guard);
         for (int j = 0; j < in->uses; j++) {
             note_use(b, in->in.r[in->defs + j]);
+        }
+        const uint32_t *list = list_of(f->d, in);
+        for (uint32_t j = 0; j < in->list_defs + in->list_uses; j++) {
+            note_use(b, list[j]);
+        }
+        for (uint32_t j = 0; j < in->list_defs; j++) {
+            put(b->def, list[j]);
         }
         for (int j = 0; j < in->defs; j++) {
             uint32_t reg = in->in.r[j];
@@ -208,6 +221,9 @@ static void find_intervals(flow *f)
         for (int j = 0; j < in->defs + in->uses; j++) {
             extend(f, in->in.r[j], i);
         }
+        for (uint32_t j = 0; j < in->list_defs + in->list_uses; j++) {
+            extend(f, list_of(f->d, in)[j], i);
+        }
     }
 }
 
@@ -219,6 +235,7 @@ typedef struct free_list {
 typedef struct active_slot {
     uint32_t last, offset;
     uint8_t width;
+    bool is_async;
 } active_slot;
 
 /* Slots in use, as a heap: the one whose register ends first is at the top. */
@@ -307,13 +324,17 @@ static void assign(flow *f, size_t *top)
         while (active.count > 0 && active.slots[0].last < f->first[reg]) {
             active_slot ended = heap_pop(&active);
             free_list *list = &lists[ended.width];
-            POOL_GROW(list->offsets, list->count, list->capacity);
-            list->offsets[list->count++] = ended.offset;
+            if (!ended.is_async) {
+                POOL_GROW(list->offsets, list->count, list->capacity);
+                list->offsets[list->count++] = ended.offset;
+            }
             live_words -= ended.width > 4 ? ended.width / 4u : 1;
         }
         decode_register *r = &f->d->registers[reg];
-        r->offset = take_slot(&lists[r->bytes], r->bytes, top);
-        heap_push(&active, (active_slot){f->last[reg], r->offset, r->bytes});
+        if (!r->is_async) {
+            r->offset = take_slot(&lists[r->bytes], r->bytes, top);
+        }
+        heap_push(&active, (active_slot){f->last[reg], r->offset, r->bytes, r->is_async});
         live_words += r->bytes > 4 ? r->bytes / 4u : 1;
         most = live_words > most ? live_words : most;
     }
@@ -340,6 +361,24 @@ static void place_constants(decoder *d, size_t *top)
     }
 }
 
+/* What wgmma uses lies side by side and is not shared. */
+static void place_async(decoder *d, size_t *top)
+{
+    ir_kernel *kernel = d->kernel;
+    int capacity = 0, count = 0;
+    kernel->async_first = (uint32_t)*top;
+    for (uint32_t i = 0; i < d->register_count; i++) {
+        decode_register *r = &d->registers[i];
+        if (r->is_async) {
+            r->offset = (uint32_t)*top;
+            *top += slot_bytes(r->bytes);
+            POOL_GROW(kernel->async_registers, count, capacity);
+            kernel->async_registers[count++] = (ir_async_register){r->name, r->number};
+        }
+    }
+    kernel->async_count = (uint32_t)count;
+}
+
 static uint32_t offset_of(const decoder *d, uint32_t operand)
 {
     return operand & DECODE_CONSTANT ? d->constants[operand & ~DECODE_CONSTANT].offset
@@ -355,6 +394,7 @@ void flow_assign_slots(decoder *d)
     size_t top = 0;
     place_constants(d, &top);
     d->kernel->constant_bytes = top;
+    place_async(d, &top);
     assign(&f, &top);
     d->kernel->register_bytes = (top + 63) / 64 * 64;
     for (uint32_t i = 0; i < d->count; i++) {
@@ -363,6 +403,9 @@ void flow_assign_slots(decoder *d)
         for (int j = 0; j < d->code[i].defs + d->code[i].uses; j++) {
             in->r[j] = offset_of(d, in->r[j]);
         }
+    }
+    for (uint32_t i = 0; i < d->list_count; i++) {
+        d->lists[i] = offset_of(d, d->lists[i]);
     }
     free(f.blocks);
     free(f.block_of);

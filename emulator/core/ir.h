@@ -20,7 +20,7 @@ struct emu_instr {
     uint32_t guard_flip;     /* ~0 for @!p */
     int64_t imm;             /* address offset and the like */
     uint32_t aux;            /* modifiers, as the handler defines them */
-    uint32_t target;         /* instruction index of a branch; first entry of a jump list */
+    uint32_t target;         /* instruction index of a branch; first entry of a list */
     int32_t line;            /* PTX line */
     uint32_t order;          /* of memory instructions and fences: ORDER_* */
     uint32_t r[IR_OPERANDS]; /* destinations, then sources */
@@ -73,6 +73,12 @@ enum { IR_RESERVED_SHARED = 1024, IR_RESERVED_SHARED_USED = 288, IR_RESERVED_SHA
 #define IR_PARAM_WINDOW  (UINT64_C(3) << 48)
 #define IR_WINDOW_BYTES  (UINT64_C(1) << 32)
 
+/* The name of a register that wgmma uses: %f and 12 (-1: no number). */
+typedef struct ir_async_register {
+    ptx_name *name;
+    int number;
+} ir_async_register;
+
 /* A kernel, ready to run. */
 typedef struct ir_kernel {
     const char *name;
@@ -81,8 +87,15 @@ typedef struct ir_kernel {
     emu_instr *code;
     uint32_t code_count;
     uint16_t *ops; /* of the code: what PTX says, an ir_op; IR_OP_COUNT: no statement of its own */
-    uint32_t *jumps;    /* targets of brx.idx */
-    uint8_t *constants; /* the first constant_bytes of every warp's registers */
+    uint32_t *jumps; /* targets of brx.idx */
+    uint32_t *lists; /* registers of wgmma */
+    /* Registers that wgmma uses while other instructions run: from this offset on, 128 bytes each.
+     * What else touches them runs through wgmma.c. */
+    bool has_wgmma;
+    uint32_t async_first, async_count;
+    ir_async_register *async_registers;
+    emu_handler **watched; /* the handler of instruction i, where code[i].run is that of wgmma.c */
+    uint8_t *constants;    /* the first constant_bytes of every warp's registers */
     size_t constant_bytes, register_bytes;
     ir_special_use *specials;
     int special_count;

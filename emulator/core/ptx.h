@@ -116,6 +116,14 @@ typedef struct ptx_statement {
     int operand_count;
 } ptx_statement;
 
+/* Registers declared together: %f<9>, or one by itself. */
+typedef struct ptx_reg_names {
+    ptx_name *name;
+    int first, count;
+    bool numbered;
+    struct ptx_reg_names *next;
+} ptx_reg_names;
+
 struct ptx_function {
     ptx_name *name;
     int line;
@@ -127,6 +135,7 @@ struct ptx_function {
     int body_count, body_capacity;
     ptx_type *regs; /* type of register i */
     int reg_count, reg_capacity;
+    ptx_reg_names *reg_names;
     int *scope_parent; /* scope 0 is the function */
     int scope_count, scope_capacity;
     ptx_variable *locals; /* .local, .shared and .param variables of the body */

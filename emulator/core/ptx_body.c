@@ -12,14 +12,17 @@ enum { MAX_LIST = 260, MOST_NESTED = 8 };
 
 static ptx_operand parse_operand(ptx_parser *p);
 
-static int add_registers(ptx_function *f, ptx_type type, int count)
+static int add_registers(ptx_parser *p, ptx_name *name, ptx_type type, int count, bool numbered)
 {
-    int first = f->reg_count;
+    ptx_function *f = p->function;
+    ptx_reg_names *names = pool_alloc(&p->module->memory, sizeof *names);
+    *names = (ptx_reg_names){name, f->reg_count, count, numbered, f->reg_names};
+    f->reg_names = names;
     for (int i = 0; i < count; i++) {
         POOL_GROW(f->regs, f->reg_count, f->reg_capacity);
         f->regs[f->reg_count++] = type;
     }
-    return first;
+    return names->first;
 }
 
 static void parse_registers(ptx_parser *p)
@@ -41,10 +44,10 @@ static void parse_registers(ptx_parser *p)
             if (count < 0 || count > 10000000) {
                 ptx_fail(p->module, p->lexer.token.line, "%d registers %s", count, name->chars);
             }
-            parser_bind(p, name, BIND_REG_RANGE, add_registers(p->function, type, count), count,
+            parser_bind(p, name, BIND_REG_RANGE, add_registers(p, name, type, count, true), count,
                         NULL);
         } else {
-            parser_bind(p, name, BIND_REG, add_registers(p->function, type, 1), 1, NULL);
+            parser_bind(p, name, BIND_REG, add_registers(p, name, type, 1, false), 1, NULL);
         }
     } while (parser_accept_mark(p, ','));
     parser_expect_mark(p, ';');

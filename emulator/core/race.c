@@ -132,6 +132,7 @@ static uint32_t kind_of(const emu_instr *in, uint32_t access)
     kind |= access & ACCESS_WRITE ? RACE_WRITE : 0;
     kind |= access & ACCESS_ASYNC ? RACE_ASYNC : 0;
     kind |= access & ACCESS_BULK ? RACE_BULK : 0;
+    kind |= access & ACCESS_WGMMA ? RACE_BULK | RACE_WGMMA : 0;
     kind |= in->order & ORDER_STRONG ? RACE_STRONG : 0;
     kind |= in->order & ORDER_WIDE ? RACE_WIDE : 0;
     return kind;
@@ -154,7 +155,8 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t acc
     visit.origin = is_shared ? 0 : (uint64_t)(uintptr_t)grid->memory->base;
     visit.record.block = (uint32_t)block->linear;
     visit.record.warps = 1u << w->index;
-    visit.record.clock = access & ACCESS_BULK    ? w->bulk_issued
+    visit.record.clock = access & ACCESS_WGMMA   ? wgmma_issued(block, w->index)
+                         : access & ACCESS_BULK  ? w->bulk_issued
                          : access & ACCESS_ASYNC ? w->copies_issued
                                                  : visit.own->steps[w->index];
     visit.record.instr = (uint32_t)(in - grid->kernel->code);
@@ -249,6 +251,11 @@ void race_bulk_waited(emu_warp *w, uint32_t count)
 {
     uint32_t *known = &own_part(w->block, w->index)->bulk[w->index];
     *known = count > *known ? count : *known;
+}
+
+void race_wgmma_waited(emu_warp *w, uint32_t count)
+{
+    own_part(w->block, w->index)->wgmma[w->index / WGMMA_WARPS] = count;
 }
 
 void race_proxy_fence(emu_warp *w)

@@ -13,7 +13,7 @@
 #ifndef EMU_RACE_H
 #define EMU_RACE_H
 
-#include "exec.h"
+#include "wgmma.h"
 
 /* ---- race_clock.c ---- */
 
@@ -23,6 +23,7 @@ typedef struct race_part {
     uint64_t block;
     uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS], bulk[EXEC_MAX_WARPS];
     uint32_t proxied[EXEC_MAX_WARPS];
+    uint32_t wgmma[WGMMA_GROUPS]; /* how many of its products */
 } race_part;
 
 typedef struct race_clock {
@@ -45,7 +46,8 @@ enum race_kind {
     RACE_STRONG = 4,
     RACE_WIDE = 8,   /* strong, with a scope that covers other blocks */
     RACE_ASYNC = 16, /* written by cp.async */
-    RACE_BULK = 32,  /* read or written by a bulk copy, through the async proxy */
+    RACE_BULK = 32,  /* through the async proxy: by a bulk copy ... */
+    RACE_WGMMA = 64, /* ... or by wgmma, which has RACE_BULK too */
 };
 
 /* An access that later ones may race with. Warps of a block that do the same at steps of the same

@@ -41,6 +41,9 @@ static void join_part(race_part *part, const race_part *other)
         part->bulk[i] = later(part->bulk[i], other->bulk[i]);
         part->proxied[i] = later(part->proxied[i], other->proxied[i]);
     }
+    for (int i = 0; i < WGMMA_GROUPS; i++) {
+        part->wgmma[i] = later(part->wgmma[i], other->wgmma[i]);
+    }
 }
 
 void clock_join(race_clock *clock, const race_clock *other)

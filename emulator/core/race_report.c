@@ -11,6 +11,9 @@ static const char *kind_name(const race_record *record)
     if (record->kind & RACE_ASYNC) {
         return "cp.async's write";
     }
+    if (record->kind & RACE_WGMMA) {
+        return "wgmma's read";
+    }
     if (record->kind & RACE_BULK) {
         return writes ? "a bulk copy's write" : "a bulk copy's read";
     }
@@ -46,6 +49,9 @@ static const char *missing_order(const emu_warp *w, const race_visit *visit)
     if (old->kind & RACE_ASYNC) {
         return missing_wait(w, visit);
     }
+    if (old->kind & RACE_WGMMA) {
+        return "wgmma.wait_group that covers it, and a barrier where another warp writes";
+    }
     if (old->kind & RACE_BULK) {
         return old->kind & RACE_WRITE
                    ? "nothing that follows the end of the bulk copy: a wait for its mbarrier or "
@@ -54,7 +60,8 @@ static const char *missing_order(const emu_warp *w, const race_visit *visit)
     }
     if ((now->kind & RACE_BULK) && same_block && (old->kind & RACE_WRITE) &&
         race_knows(w, __builtin_ctz(old->warps), old->clock)) {
-        return "fence.proxy.async between the write and the bulk copy";
+        return now->kind & RACE_WGMMA ? "fence.proxy.async between the write and the wgmma"
+                                      : "fence.proxy.async between the write and the bulk copy";
     }
     if (same_block) {
         return (now->kind | old->kind) & RACE_STRONG

@@ -29,6 +29,13 @@ static uint32_t known_warps(const uint32_t steps[EXEC_MAX_WARPS], uint32_t step)
 static inline uint32_t warps_known_to(const race_visit *visit, const race_part *part,
                                       const race_record *record)
 {
+    if (record->kind & RACE_WGMMA) {
+        uint32_t warps = 0;
+        for (int i = 0; i < WGMMA_GROUPS; i++) {
+            warps |= part->wgmma[i] > record->clock ? 0xfu << i * WGMMA_WARPS : 0;
+        }
+        return warps;
+    }
     if (record->kind & RACE_BULK) {
         return part->bulk[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;
     }

@@ -111,6 +111,11 @@ static void move_chunk(exec_block *block, const bulk_copy *c, const tensor_row *
     uint8_t *shared = block->shared + swizzled(&c->map, row->shared + at);
     uint32_t begin = at > row->first ? at : row->first, end = row->first + row->bytes;
     end = end > at + CHUNK ? at + CHUNK : end;
+    if (begin == at && end == at + CHUNK && !c->reduces) { /* most are whole */
+        uint8_t *global = (uint8_t *)(uintptr_t)(row->global + at - row->first);
+        memcpy(c->stores ? global : shared, c->stores ? shared : global, CHUNK);
+        return;
+    }
     if (!c->stores) {
         memset(shared, 0, CHUNK);
     }
@@ -134,6 +139,9 @@ void tensor_move(exec_block *block, const bulk_copy *c)
 {
     for (uint32_t r = 0; r < row_count(&c->map); r++) {
         tensor_row row = find_row(c, r);
+        for (uint32_t at = 0; at < row.bytes; at += 64) { /* rows that come soon, most likely */
+            __builtin_prefetch((const void *)(uintptr_t)(row.global + 8 * c->map.strides[1] + at));
+        }
         for (uint32_t at = 0; at < row_bytes(&c->map); at += CHUNK) {
             move_chunk(block, c, &row, at);
         }

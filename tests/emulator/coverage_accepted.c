@@ -77,10 +77,13 @@ typedef struct inquiry {
 static void inquiry_open(inquiry *q, form_list *accepted, const probe *p, const char *opcode)
 {
     text source = {0};
-    text_add(&source, ".version 9.0\n.target sm_100a\n.address_size 64\n"
-                      ".func callee() { ret; }\n.visible .entry one()\n{\n"
-                      ".reg .pred %%p<2>; .reg .b64 %%w<8>; .reg .b128 %%q<3>;\nHERE:\n"
-                      "TARGETS: .branchtargets HERE;\n");
+    const char *target = strcmp(opcode, "wgmma") == 0 ? "sm_90a" : "sm_100a";
+    text_add(&source,
+             ".version 9.0\n.target %s\n.address_size 64\n"
+             ".func callee() { ret; }\n.visible .entry one()\n{\n"
+             ".reg .pred %%p<2>; .reg .b64 %%w<8>; .reg .b128 %%q<3>; .reg .b32 %%s<8>;\n"
+             "HERE:\nTARGETS: .branchtargets HERE;\n",
+             target);
     for (int i = 0; i < MAX_OPERAND_LISTS && p->operands[i]; i++)
         text_add(&source, "question %s;\n", p->operands[i]);
     text_add(&source, "}\n");

@@ -13,6 +13,7 @@ const form_word form_words[] = {
 #define ACTION(id, spelling)          {CLASS_ACTION, spelling, 0, NULL},
 #define MODE(id, spelling)            {CLASS_MODE, spelling, 0, NULL},
 #define SHAPE(id, spelling)           {CLASS_SHAPE, spelling, 0, NULL},
+#define WGMMA_SHAPE(spelling, n, k)   {CLASS_WGMMA_SHAPE, spelling, 0, "wgmma"},
 #define COUNT_WORD(spelling, n)       {CLASS_COUNT, spelling, n, NULL},
 #define LAYOUT(spelling)              {CLASS_LAYOUT, spelling, 0, NULL},
 #define ENTRY_SPACE(spelling)         {CLASS_ENTRY_SPACE, spelling, SPACE_PARAM, NULL},
@@ -109,7 +110,7 @@ void forms_add(form_list *list, const char *opcode, const char *const *words, in
         int class = form_words[row].class;
         if (class == CLASS_TYPE) {
             types[type_count++] = row;
-        } else if (class == CLASS_HINT || class == CLASS_ORDER) {
+        } else if (class == CLASS_HINT || class == CLASS_ORDER || class == CLASS_WGMMA_SHAPE) {
             forms_add_hint(list, opcode, words[i], seen);
         } else { /* insertion sort */
             int at = row_count++;

@@ -1,8 +1,8 @@
 /*
  * mma_hardware.c: dot products as real tensor cores computed them, bit for bit. MMLP_HW_VECTORS
  * names a folder of files DEVICE_TYPE_fp32.txt: after a line that ends in "K=n: ...", one product a
- * line, "a... | b... | c | d", each number the hexadecimal bits of an fp32. Results of mma.sync go
- * through a kernel, the others through the functions of the model.
+ * line, "a... | b... | c | d", each number the hexadecimal bits of an fp32. Results of mma.sync and
+ * wgmma go through kernels, a V100's through the functions of the model.
  */
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -13,6 +13,7 @@
 #include "mma_kernel.h"
 #include "mma_model.h"
 #include "softfloat.h"
+#include "wgmma_kernel.h"
 
 typedef struct vector_set {
     char device[16], type[16];
@@ -140,11 +141,62 @@ static void check_kernels(const vector_set *set, const measured_type *type)
     free(tiles);
 }
 
+/* The result of row and column in the registers of a warpgroup. */
+static uint32_t *wgmma_d(wgmma_memory *m, int row, int column)
+{
+    int thread = row / 16 * 32 + row % 8 * 4 + column % 8 / 2;
+    return &m->d[thread][column / 8 * 4 + row % 16 / 8 * 2 + column % 2];
+}
+
+enum { WGMMA_SIDE = 64 }; /* rows, and columns: so many products at once */
+
+/* Product `first` + i is row i, and a column of its own; k runs along rows of 32 bytes. */
+static void fill_products(wgmma_memory *m, const vector_set *set, const measured_type *type,
+                          int first)
+{
+    memset(m, 0, sizeof *m);
+    for (int i = 0; i < WGMMA_SIDE && first + i < set->count; i++) {
+        const uint32_t *n = set->numbers + (first + i) * (2 * set->k + 2);
+        int rows[] = {i, 5 * i % WGMMA_SIDE};
+        for (int k = 0; k < 2 * set->k; k++) {
+            int row = rows[k / set->k], bytes = type->bits / 8;
+            int at = row / 8 * 256 + row % 8 * 32 + k % set->k * bytes;
+            uint32_t element = element_of(n[k], type) << (bytes == 4 ? type->shift : 0);
+            memcpy(m->shared + (k < set->k ? 0 : WGMMA_B) + (at ^ (at >> 7 & 1) << 4), &element,
+                   (size_t)bytes);
+        }
+        *wgmma_d(m, rows[0], rows[1]) = n[2 * set->k];
+    }
+}
+
+static void check_wgmma(const vector_set *set, const measured_type *type)
+{
+    static wgmma_memory m;
+    char body[1024] = "add.u64 %da, %tile, 0xc000001000010000; add.u64 %db, %tile, "
+                      "0xc000001000010400;\nwgmma.fence.sync.aligned;\n";
+    sprintf(body + strlen(body), "wgmma.mma_async.sync.aligned.m64n64k%d.f32.%s.%s ",
+            256 / type->bits, type->ptx, type->ptx);
+    wgmma_append_list(body, "%d", WGMMA_SIDE / 2);
+    sprintf(body + strlen(body),
+            ", %%da, %%db, 1, 1, 1%s;\n"
+            "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;\n",
+            type->bits == 16 ? ", 0, 0" : "");
+    int wrong = 0;
+    for (int first = 0; first < set->count; first += WGMMA_SIDE) {
+        fill_products(&m, set, type, first);
+        wgmma_run(&(wgmma_kernel){type->name, body, WGMMA_SIDE / 2, true, 0}, &m);
+        for (int i = 0; i < WGMMA_SIDE && first + i < set->count; i++)
+            wrong += *wgmma_d(&m, i, 5 * i % WGMMA_SIDE) !=
+                     set->numbers[(first + i + 1) * (2 * set->k + 2) - 1];
+    }
+    cr_expect_eq(wrong, 0, "wgmma of %s: %d of %d results differ from those of %s", type->name,
+                 wrong, set->count, set->device);
+}
+
 static void check_model(const vector_set *set, const measured_type *type,
                         const measured_device *device)
 {
-    mma_unit unit = type->unit == MMA_UNIT_FP8 ? MMA_UNIT_FP8_WGMMA : type->unit;
-    const mma_model *model = mma_model_of(device->model, unit);
+    const mma_model *model = mma_model_of(device->model, type->unit);
     cr_assert(model != NULL, "%s %s", set->device, set->type);
     int wrong = 0;
     for (int i = 0; i < set->count; i++) {
@@ -160,8 +212,19 @@ static void check_model(const vector_set *set, const measured_type *type,
                  set->device, set->type);
 }
 
-/* Every set of the devices with these numerics; NULL: every set that no mma.sync computes. */
-static void check_sets(const char *numerics)
+typedef enum computed_by { BY_MMA, BY_WGMMA, BY_MODEL } computed_by;
+
+static bool is_chosen(const measured_device *device, const measured_type *type, computed_by by,
+                      const char *numerics)
+{
+    if (by == BY_MODEL || !device->numerics)
+        return by == BY_MODEL && !device->numerics;
+    bool has_mma = type->unit != MMA_UNIT_FP8 || device->has_mma_fp8;
+    return strcmp(device->numerics, numerics) == 0 && (by == BY_WGMMA || has_mma);
+}
+
+/* Every set of the devices with these numerics; BY_MODEL: of those without. */
+static void check_sets(const char *numerics, computed_by by)
 {
     const char *folder = getenv("MMLP_HW_VECTORS");
     DIR *entries = folder && folder[0] ? opendir(folder) : NULL;
@@ -183,12 +246,13 @@ static void check_sets(const char *numerics)
         vector_set set = read_set(folder, entry->d_name);
         const measured_device *device = FIND(devices, set.device);
         const measured_type *type = FIND(types, set.type);
-        bool has_mma = device->numerics && (type->unit != MMA_UNIT_FP8 || device->has_mma_fp8);
-        bool chosen = numerics ? has_mma && strcmp(device->numerics, numerics) == 0 : !has_mma;
-        if (chosen && numerics)
-            check_kernels(&set, type);
-        else if (chosen)
+        bool chosen = is_chosen(device, type, by, numerics);
+        if (chosen && by == BY_MODEL)
             check_model(&set, type, device);
+        else if (chosen && by == BY_WGMMA)
+            check_wgmma(&set, type);
+        else if (chosen)
+            check_kernels(&set, type);
         sets += chosen;
         products += chosen ? set.count : 0;
         free(set.numbers);
@@ -200,25 +264,31 @@ static void check_sets(const char *numerics)
 
 Test(mma_hardware, an_a100_and_an_a2)
 {
-    check_sets("exact:a100");
+    check_sets("exact:a100", BY_MMA);
 }
 
 Test(mma_hardware, an_l40s)
 {
-    check_sets("exact:ada");
+    check_sets("exact:ada", BY_MMA);
 }
 
 Test(mma_hardware, an_h100_and_an_h200)
 {
-    check_sets("exact:h100");
+    check_sets("exact:h100", BY_MMA);
+}
+
+Test(mma_hardware, wgmma_of_an_h100_and_an_h200)
+{
+    setenv("MMLP_EMULATOR_DEVICE", "h100", 1);
+    check_sets("exact:h100", BY_WGMMA);
 }
 
 Test(mma_hardware, a_b200)
 {
-    check_sets("exact:b200");
+    check_sets("exact:b200", BY_MMA);
 }
 
-Test(mma_hardware, what_has_no_kernel_yet)
+Test(mma_hardware, a_v100_that_runs_no_kernel)
 {
-    check_sets(NULL);
+    check_sets(NULL, BY_MODEL);
 }
