@@ -293,11 +293,12 @@ Test(check, a_stack_frame_fails)
     int failures;
     load_source(&spec, "specs/llama3_8b.lua");
     cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK);
-    emit_kernel kernel = {.plan = &p, .entry = "f", .file = "f.cu"};
+    emit_kernel kernel = {
+        .plan = &p, .pass = "forward", .step_name = "f", .entry = "f", .file = "f.cu"};
     text_puts(&kernel.source.text, "extern \"C\" __global__ void f(volatile int *p, int n)\n"
                                    "{ int a[64]; for (int i = 0; i < 64; i++) a[i] = p[i];\n"
                                    "  for (int i = 0; i < n; i++) a[p[i]] += i; *p = a[n]; }\n");
-    emit_kernels kernels = {&kernel, 1};
+    emit_kernels kernels = {.kernels = &kernel, .count = 1};
     static const char *const archs[] = {"sm_80"};
     FILE *out = fopen("/dev/null", "w");
     cr_assert_eq(check_kernels(&failures, out, &kernels, archs, 1), MMLP_OK, "%s",
