@@ -152,6 +152,9 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64
     if (kernel->has_wgmma) {
         wgmma_block_start(block);
     }
+    if (kernel->has_setmaxnreg) {
+        setmaxnreg_start(block);
+    }
     block->fault = (exec_fault){CUDA_SUCCESS, NULL};
     block->printed = (text){0};
     for (int i = 0; i < block->warp_count; i++) {
@@ -193,6 +196,9 @@ static block_state finish(exec_block *block)
     bulk_end(block);
     if (block->grid->kernel->has_wgmma) {
         wgmma_block_end(block);
+    }
+    if (block->grid->kernel->has_setmaxnreg) {
+        setmaxnreg_end(block);
     }
     return block->fault.result ? BLOCK_FAULT : BLOCK_DONE;
 }

@@ -89,9 +89,9 @@ static void add_mbarrier(text *t, const exec_block *block, uint32_t address)
 /* Who of the warpgroup has not issued what the warp waits for. */
 static void add_wgmma(text *t, const emu_warp *w, uint32_t number)
 {
-    int first = w->index / WGMMA_WARPS * WGMMA_WARPS;
+    int first = w->index / WARPGROUP * WARPGROUP;
     text_add(t, "for %u wgmma of its warpgroup, of which have issued:", number);
-    for (int i = first; i < first + WGMMA_WARPS; i++) {
+    for (int i = first; i < first + WARPGROUP; i++) {
         text_add(t, " warp %d %u", i, wgmma_issued(w->block, i));
     }
 }
@@ -110,6 +110,9 @@ static void add_split(text *t, const exec_block *block, const emu_warp *w, const
         text_add(t, "at barrier %u (%u of %u threads)", s->waits_for, a.arrived, a.expected);
     } else if (s->state == SPLIT_AT_MBARRIER) {
         add_mbarrier(t, block, s->waits_for);
+    } else if (s->state == SPLIT_AT_REGISTERS) {
+        text_add(t, "for %u registers a thread: it has %d, and the block has %d to spare",
+                 s->waits_for, block->registers.owned[w->index], block->registers.spare);
     } else if (s->state == SPLIT_AT_WGMMA) {
         add_wgmma(t, w, s->waits_for);
     } else if (s->state == SPLIT_AT_WARP_SYNC) {

@@ -258,7 +258,7 @@ decode_function decode_ld, decode_st, decode_atom, decode_red, decode_cp_async, 
 void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
-decode_function decode_wgmma;
+decode_function decode_wgmma, decode_setmaxnreg;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,
     decode_elect, decode_mma, decode_mbarrier, decode_bulk;
 

@@ -18,6 +18,7 @@
 #include "tensor_map.h"
 
 enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32, BULK_PIECE = 16 /* bytes */ };
+enum { WARPGROUP = 4 /* warps */, EXEC_WARPGROUPS = EXEC_MAX_WARPS / WARPGROUP };
 #define FULL_MASK 0xffffffffu
 
 /* Words as numbers: COMPARE_EQ, ACTION_ADD, MODE_UP, SHAPE_M16N8K16, ... */
@@ -96,6 +97,7 @@ typedef enum split_state {
     SPLIT_AT_MEETING,   /* an aligned or mask instruction: wants other lanes at the same pc */
     SPLIT_AT_WARP_SYNC, /* bar.warp.sync: any pc, mask in `waits_for` */
     SPLIT_AT_MBARRIER,  /* mbarrier.try_wait: the object's address in `waits_for` */
+    SPLIT_AT_REGISTERS, /* setmaxnreg.inc: how many in `waits_for` */
     SPLIT_AT_WGMMA,     /* wgmma.wait_group: the number of a product in `waits_for` */
 } split_state;
 
@@ -175,6 +177,15 @@ typedef struct block_barrier {
     uint32_t results[EXEC_MAX_WARPS]; /* register that gets the value */
 } block_barrier;
 
+/* Registers of a thread that warps of a block own, and hand to each other by setmaxnreg. */
+typedef struct register_pool {
+    int known; /* of each warp at its start; 0: the kernel does not say, and nothing is counted */
+    int spare; /* owned by no warp */
+    int owned[EXEC_MAX_WARPS];
+    const emu_instr *in[EXEC_WARPGROUPS]; /* that a warpgroup executes */
+    uint32_t warps[EXEC_WARPGROUPS];      /* which have executed it, one bit each */
+} register_pool;
+
 /* An object in shared memory that threads and asynchronous copies arrive at. */
 typedef struct mbarrier {
     uint32_t address;
@@ -202,8 +213,9 @@ typedef struct exec_block {
     uint64_t *shared_known; /* one bit a byte: initialised */
     bool shared_whole;      /* all of them are; false: look */
     size_t shared_bytes;
-    size_t shared_limit;  /* the same, or 0 so that every access is looked at */
-    race_block *race;     /* NULL: races are not looked for */
+    size_t shared_limit; /* the same, or 0 so that every access is looked at */
+    race_block *race;    /* NULL: races are not looked for */
+    register_pool registers;
     wgmma_block *wgmma;   /* NULL: no kernel had any yet */
     block_counts *counts; /* counts_memory; NULL: nothing is counted */
     block_barrier barriers[EXEC_BARRIERS];
@@ -307,7 +319,14 @@ bool tensor_begin(emu_warp *w, const emu_instr *in, bulk_copy *c);
 bool tensor_check_rows(emu_warp *w, const emu_instr *in, const bulk_copy *c);
 void tensor_move(exec_block *block, const bulk_copy *c);
 
+/* ---- setmaxnreg.c ---- */
+void setmaxnreg_start(exec_block *block);
+void setmaxnreg_run(emu_warp *w, const emu_instr *in, uint32_t mask);
+void setmaxnreg_end(exec_block *block); /* all warps have ended */
+
 /* ---- wgmma.c (more in wgmma.h) ---- */
+/* True when the whole warp is here, in a warpgroup of four whole warps. */
+bool warpgroup_enter(emu_warp *w, const emu_instr *in, uint32_t mask, const char *what);
 void wgmma_watch(ir_kernel *kernel); /* lets what touches registers of wgmma run through it */
 emu_handler wgmma_touch;
 

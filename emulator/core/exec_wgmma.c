@@ -323,7 +323,7 @@ static void gather_a(fragment to[4], const emu_warp *w, const wgmma_op *op, cons
     for (u32 j = 0; j < 4; j++) {
         const u32 *from = op->in->imm & WGMMA_A_REGISTERS
                               ? (const u32 *)(const void *)(w->registers + a_list[j])
-                              : tile[2 * (w->index % WGMMA_WARPS) + (int)j % 2][j / 2].words;
+                              : tile[2 * (w->index % WARPGROUP) + (int)j % 2][j / 2].words;
         for (int i = 0; i < IR_LANES; i++) {
             to[j].words[i] = from[i] ^ job->signs;
         }
@@ -388,7 +388,7 @@ static void execute(emu_warp *warps, const wgmma_op *op)
     for (u32 i = 0; i < 2 * job.blocks && !job.model; i++) {
         widen_b(&b[i / 2], b_tile[i / 2][i % 2].words, i % 2 * job.depth / 2, &job);
     }
-    for (int i = 0; i < WGMMA_WARPS; i++) {
+    for (int i = 0; i < WARPGROUP; i++) {
         gather_a(rows, &warps[i], op, &job, (const fragment(*)[2])a_tile);
         if (job.model) {
             multiply_exact(&warps[i], op, &job, rows, (const fragment(*)[2])b_tile);
@@ -416,4 +416,9 @@ DEFINE_HANDLER(wgmma_commit)
 DEFINE_HANDLER(wgmma_wait)
 {
     wgmma_wait(w, in, mask);
+}
+
+DEFINE_HANDLER(setmaxnreg)
+{
+    setmaxnreg_run(w, in, mask);
 }

@@ -91,7 +91,7 @@ typedef struct ir_kernel {
     uint32_t *lists; /* registers of wgmma */
     /* Registers that wgmma uses while other instructions run: from this offset on, 128 bytes each.
      * What else touches them runs through wgmma.c. */
-    bool has_wgmma;
+    bool has_wgmma, has_setmaxnreg;
     uint32_t async_first, async_count;
     ir_async_register *async_registers;
     emu_handler **watched; /* the handler of instruction i, where code[i].run is that of wgmma.c */

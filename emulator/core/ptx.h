@@ -131,6 +131,7 @@ struct ptx_function {
     ptx_variable *params, *returns; /* linked by next, in order */
     int param_count, return_count;
     int maxntid[3], reqntid[3];
+    int maxnreg, minnctapersm; /* 0: not given */
     ptx_statement *body;
     int body_count, body_capacity;
     ptx_type *regs; /* type of register i */

@@ -479,16 +479,19 @@ static void parse_three(ptx_parser *p, int out[3])
 /* .maxntid and its like, up to the body or the ';' of a declaration. */
 static void parse_function_directives(ptx_parser *p, ptx_function *f)
 {
-    static const char *const with_number[] = {"minnctapersm", "maxnctapersm",
-                                              "maxnreg",      "maxclusterrank",
-                                              "abi_preserve", "abi_preserve_control"};
-    int ignored[3];
+    int ignored[3], *const none = ignored;
+    const struct {
+        const char *name;
+        int *value;
+    } with_number[] = {
+        {"minnctapersm", &f->minnctapersm}, {"maxnctapersm", none}, {"maxnreg", &f->maxnreg},
+        {"maxclusterrank", none},           {"abi_preserve", none}, {"abi_preserve_control", none}};
     while (p->lexer.token.kind == TOKEN_DIRECTIVE) {
         bool known = false;
         for (size_t i = 0; i < sizeof with_number / sizeof with_number[0] && !known; i++) {
-            known = parser_accept_directive(p, with_number[i]);
+            known = parser_accept_directive(p, with_number[i].name);
             if (known) {
-                parser_expect_int(p);
+                *with_number[i].value = (int)parser_expect_int(p);
             }
         }
         if (known || parser_accept_directive(p, "noreturn") ||

@@ -255,7 +255,7 @@ void race_bulk_waited(emu_warp *w, uint32_t count)
 
 void race_wgmma_waited(emu_warp *w, uint32_t count)
 {
-    own_part(w->block, w->index)->wgmma[w->index / WGMMA_WARPS] = count;
+    own_part(w->block, w->index)->wgmma[w->index / WARPGROUP] = count;
 }
 
 void race_proxy_fence(emu_warp *w)

@@ -23,7 +23,7 @@ typedef struct race_part {
     uint64_t block;
     uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS], bulk[EXEC_MAX_WARPS];
     uint32_t proxied[EXEC_MAX_WARPS];
-    uint32_t wgmma[WGMMA_GROUPS]; /* how many of its products */
+    uint32_t wgmma[EXEC_WARPGROUPS]; /* how many of its products */
 } race_part;
 
 typedef struct race_clock {

@@ -31,8 +31,8 @@ static inline uint32_t warps_known_to(const race_visit *visit, const race_part *
 {
     if (record->kind & RACE_WGMMA) {
         uint32_t warps = 0;
-        for (int i = 0; i < WGMMA_GROUPS; i++) {
-            warps |= part->wgmma[i] > record->clock ? 0xfu << i * WGMMA_WARPS : 0;
+        for (int i = 0; i < EXEC_WARPGROUPS; i++) {
+            warps |= part->wgmma[i] > record->clock ? 0xfu << i * WARPGROUP : 0;
         }
         return warps;
     }

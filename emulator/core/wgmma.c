@@ -40,7 +40,7 @@ typedef struct wgmma_group {
 
 struct wgmma_block {
     wgmma_warp warps[EXEC_MAX_WARPS];
-    wgmma_group groups[WGMMA_GROUPS];
+    wgmma_group groups[EXEC_WARPGROUPS];
     wgmma_register *registers; /* of all warps */
     size_t capacity;
 };
@@ -68,7 +68,7 @@ void wgmma_block_start(exec_block *block)
                           .group_capacity = s->group_capacity,
                           .registers = b->registers + count * (size_t)i};
     }
-    for (int i = 0; i < WGMMA_GROUPS; i++) {
+    for (int i = 0; i < EXEC_WARPGROUPS; i++) {
         wgmma_group *g = &b->groups[i];
         *g = (wgmma_group){.ops = g->ops, .capacity = g->capacity};
     }
@@ -82,7 +82,7 @@ void wgmma_block_free(wgmma_block *b)
     for (int i = 0; i < EXEC_MAX_WARPS; i++) {
         free(b->warps[i].groups);
     }
-    for (int i = 0; i < WGMMA_GROUPS; i++) {
+    for (int i = 0; i < EXEC_WARPGROUPS; i++) {
         free(b->groups[i].ops);
     }
     free(b->registers);
@@ -96,7 +96,7 @@ static wgmma_warp *state_of(const emu_warp *w)
 
 static wgmma_group *group_of(const emu_warp *w)
 {
-    return &w->block->wgmma->groups[w->index / WGMMA_WARPS];
+    return &w->block->wgmma->groups[w->index / WARPGROUP];
 }
 
 uint32_t wgmma_issued(const exec_block *block, int warp)
@@ -106,11 +106,10 @@ uint32_t wgmma_issued(const exec_block *block, int warp)
 
 /* ---- the warpgroup --------------------------------------------------------------------------- */
 
-/* True when the whole warp is here, in a warpgroup of four whole warps. */
-static bool enter(emu_warp *w, const emu_instr *in, uint32_t mask, const char *what)
+bool warpgroup_enter(emu_warp *w, const emu_instr *in, uint32_t mask, const char *what)
 {
     const exec_block *block = w->block;
-    int first = w->index / WGMMA_WARPS * WGMMA_WARPS, last = first + WGMMA_WARPS - 1;
+    int first = w->index / WARPGROUP * WARPGROUP, last = first + WARPGROUP - 1;
     if (mask != FULL_MASK) {
         if (warp_meet(w, in, mask, w->existing, what)) {
             fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, mask, "%s in a warp of %d lanes", what,
@@ -131,8 +130,8 @@ static bool enter(emu_warp *w, const emu_instr *in, uint32_t mask, const char *w
 /* Whether the others of the warpgroup have issued, or can issue, the product that `w` is at. */
 static bool others_can_issue(emu_warp *w, const emu_instr *in)
 {
-    int first = w->index / WGMMA_WARPS * WGMMA_WARPS;
-    for (int i = first; i < first + WGMMA_WARPS; i++) {
+    int first = w->index / WARPGROUP * WARPGROUP;
+    for (int i = first; i < first + WARPGROUP; i++) {
         const emu_warp *other = &w->block->warps[i];
         if (!other->live && state_of(other)->issued <= state_of(w)->issued) {
             fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, FULL_MASK,
@@ -286,7 +285,7 @@ static bool read_op(wgmma_op *op, emu_warp *w, const emu_instr *in)
                     "scale-d of wgmma differs among lanes: it is true in 0x%08x", adds);
         return false;
     }
-    *op = (wgmma_op){.in = in, .adds = adds != 0, .warps = 1u << w->index % WGMMA_WARPS};
+    *op = (wgmma_op){.in = in, .adds = adds != 0, .warps = 1u << w->index % WARPGROUP};
     return read_descriptor(&op->descriptors[0], w, in, 0) &&
            read_descriptor(&op->descriptors[1], w, in, 1);
 }
@@ -294,7 +293,7 @@ static bool read_op(wgmma_op *op, emu_warp *w, const emu_instr *in)
 /* Whether the warp issues what the others of its warpgroup have issued. */
 static bool is_same(emu_warp *w, const wgmma_op *mine, const wgmma_op *theirs)
 {
-    int other = w->index / WGMMA_WARPS * WGMMA_WARPS + __builtin_ctz(theirs->warps);
+    int other = w->index / WARPGROUP * WARPGROUP + __builtin_ctz(theirs->warps);
     const uint64_t *a = mine->descriptors, *b = theirs->descriptors;
     const char *what = mine->in != theirs->in       ? "another wgmma"
                        : a[0] != b[0]               ? "another descriptor of A"
@@ -317,7 +316,7 @@ static void execute(emu_warp *w, wgmma_group *g, uint32_t number)
         return;
     }
     for (int i = 0; i < count; i++) {
-        g->execute(w->block->warps + w->index / WGMMA_WARPS * WGMMA_WARPS, &g->ops[i]);
+        g->execute(w->block->warps + w->index / WARPGROUP * WARPGROUP, &g->ops[i]);
     }
     g->count -= count;
     g->executed = number;
@@ -340,8 +339,8 @@ static bool check_tiles(emu_warp *w, wgmma_op *op, bool is_first, bool is_last)
 /* Warps that wait for products which have begun go on. */
 static void wake(emu_warp *w, wgmma_group *g)
 {
-    emu_warp *warps = w->block->warps + w->index / WGMMA_WARPS * WGMMA_WARPS;
-    for (int i = 0; i < WGMMA_WARPS; i++) {
+    emu_warp *warps = w->block->warps + w->index / WARPGROUP * WARPGROUP;
+    for (int i = 0; i < WARPGROUP; i++) {
         for (int k = 0; k < warps[i].split_count; k++) {
             warp_split *split = &warps[i].splits[k];
             if (split->state == SPLIT_AT_WGMMA && split->waits_for <= g->begun) {
@@ -368,7 +367,7 @@ static bool has_numerics(emu_warp *w, const emu_instr *in)
 void wgmma_issue(emu_warp *w, const emu_instr *in, uint32_t mask, wgmma_execute *how)
 {
     wgmma_op op;
-    if (!enter(w, in, mask, "wgmma.mma_async") || !has_numerics(w, in) ||
+    if (!warpgroup_enter(w, in, mask, "wgmma.mma_async") || !has_numerics(w, in) ||
         !others_can_issue(w, in) || !read_op(&op, w, in)) {
         return;
     }
@@ -384,7 +383,7 @@ void wgmma_issue(emu_warp *w, const emu_instr *in, uint32_t mask, wgmma_execute 
     }
     wgmma_op *shared = &g->ops[place];
     shared->warps |= op.warps;
-    bool is_last = shared->warps == (1u << WGMMA_WARPS) - 1;
+    bool is_last = shared->warps == (1u << WARPGROUP) - 1;
     if (!use_registers(w, in) || !check_tiles(w, shared, is_first, is_last)) {
         return;
     }
@@ -403,7 +402,7 @@ void wgmma_issue(emu_warp *w, const emu_instr *in, uint32_t mask, wgmma_execute 
 
 void wgmma_fence(emu_warp *w, const emu_instr *in, uint32_t mask)
 {
-    if (enter(w, in, mask, "wgmma.fence")) {
+    if (warpgroup_enter(w, in, mask, "wgmma.fence")) {
         state_of(w)->fences++;
     }
 }
@@ -411,7 +410,7 @@ void wgmma_fence(emu_warp *w, const emu_instr *in, uint32_t mask)
 void wgmma_commit(emu_warp *w, const emu_instr *in, uint32_t mask)
 {
     wgmma_warp *s = state_of(w);
-    if (enter(w, in, mask, "wgmma.commit_group")) {
+    if (warpgroup_enter(w, in, mask, "wgmma.commit_group")) {
         POOL_GROW(s->groups, s->group_count, s->group_capacity);
         s->groups[s->group_count++] = s->issued;
     }
@@ -422,7 +421,7 @@ void wgmma_wait(emu_warp *w, const emu_instr *in, uint32_t mask)
 {
     wgmma_warp *s = state_of(w);
     wgmma_group *g = group_of(w);
-    if (!enter(w, in, mask, "wgmma.wait_group") || s->group_count <= in->imm) {
+    if (!warpgroup_enter(w, in, mask, "wgmma.wait_group") || s->group_count <= in->imm) {
         return;
     }
     int kept = (int)in->imm, gone = s->group_count - kept;
@@ -442,7 +441,7 @@ void wgmma_wait(emu_warp *w, const emu_instr *in, uint32_t mask)
 /* Products that some warps of a warpgroup never issued. */
 void wgmma_block_end(exec_block *block)
 {
-    for (int i = 0; i < block->warp_count / WGMMA_WARPS && !block->fault.result; i++) {
+    for (int i = 0; i < block->warp_count / WARPGROUP && !block->fault.result; i++) {
         const wgmma_group *g = &block->wgmma->groups[i];
         const wgmma_op *op = &g->ops[g->begun - g->executed];
         if (g->executed + (uint32_t)g->count > g->begun) {
@@ -451,7 +450,7 @@ void wgmma_block_end(exec_block *block)
                         "the block has ended, and not all warps of a warpgroup have issued a wgmma",
                         &t);
             text_add(&t, "  missing     warps 0x%08x, for the wgmma at line %d\n",
-                     (~op->warps & 15) << i * WGMMA_WARPS, op->in->line);
+                     (~op->warps & 15) << i * WARPGROUP, op->in->line);
             block->fault.text = t.chars;
         }
     }

@@ -12,8 +12,6 @@
 #include "exec.h"
 
 enum {
-    WGMMA_WARPS = 4,
-    WGMMA_GROUPS = EXEC_MAX_WARPS / WGMMA_WARPS,
     WGMMA_ROWS = 64,
     WGMMA_MOST_COLUMNS = 256,
     WGMMA_K_BYTES = 32, /* of every element size */
