@@ -56,11 +56,11 @@ __device__ __forceinline__ void wgmma_wait_all(float (&d)[${d}])
 template <int registers>
 __device__ __forceinline__ void release_registers()
 {
-    ;
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(registers));
 }
 
 template <int registers>
 __device__ __forceinline__ void acquire_registers()
 {
-    ;
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(registers));
 }
