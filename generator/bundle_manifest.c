@@ -97,9 +97,24 @@ static json_t *grid_to_json(const emit_kernel *k)
 {
     if (!k->step)
         return json_pack("{s:I}", "elements_per_block", (json_int_t)k->elements_per_block);
-    return json_pack("{s:I, s:I, s:I, s:I}", "rows", (json_int_t)k->grid.rows, "columns",
+    return json_pack("{s:I, s:I, s:I, s:I, s:i}", "rows", (json_int_t)k->grid.rows, "columns",
                      (json_int_t)k->grid.columns, "tile_m", (json_int_t)k->grid.tile_m, "tile_n",
-                     (json_int_t)k->grid.tile_n);
+                     (json_int_t)k->grid.tile_n, "cluster", k->cluster);
+}
+
+static json_t *maps_to_json(const emit_kernel *k)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < k->map_count; i++) {
+        const emit_map *m = &k->maps[i];
+        json_array_append_new(
+            array,
+            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:i}", "tensor", m->tensor, "dtype",
+                      spec_dtype_name(m->dtype), "first_column", (json_int_t)m->first_column,
+                      "rows", (json_int_t)m->rows, "columns", (json_int_t)m->columns, "stride",
+                      (json_int_t)m->stride, "planes", m->planes, "box_rows", m->box_rows));
+    }
+    return array;
 }
 
 static json_t *lines_to_json(const template_output *source)
@@ -125,13 +140,14 @@ static json_t *kernel_to_json(const emit_kernels *kernels, int index, const bund
     const plan_step *step = k->step;
     bool gemm = step && step->kind == PLAN_GEMM;
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o, s:I, s:f, s:f, s:f, s:o, s:o, s:o}", "entry",
-        k->entry, "file", k->file, "pass", k->pass, "step", k->step_name, "when",
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:o, s:I, s:f, s:f, s:f, s:o, s:o, s:o, s:o}",
+        "entry", k->entry, "file", k->file, "pass", k->pass, "step", k->step_name, "when",
         step ? step->when : "always", "family", k->plan->family->name, "threads", k->threads,
         "dynamic_shared_bytes", (json_int_t)k->shared_bytes, "grid", grid_to_json(k), "reduction",
         (json_int_t)(gemm ? step->k : 0), "flops_per_token", gemm ? step->flops_per_token : 0.0,
         "bytes", step ? step->bytes : 0.0, "bytes_per_token", step ? step->bytes_per_token : 0.0,
-        "arguments", arguments, "lines", lines_to_json(&k->source), "images", images);
+        "maps", maps_to_json(k), "arguments", arguments, "lines", lines_to_json(&k->source),
+        "images", images);
 }
 
 /* With the results from `first` on. */
@@ -155,9 +171,10 @@ static json_t *files_to_json(const bundle_content *files, int file_count)
     return object;
 }
 
-static json_t *manifest_to_json(const plan *p, const emit_kernels *kernels,
-                                const bundle_content *files, int file_count)
+static json_t *manifest_to_json(const emit_kernels *kernels, const bundle_content *files,
+                                int file_count)
 {
+    const plan *p = kernels->plans; /* all families have the same buffers and results */
     char generator[32];
     json_t *array = json_array();
     for (int i = 0; i < kernels->count; i++)
@@ -167,7 +184,7 @@ static json_t *manifest_to_json(const plan *p, const emit_kernels *kernels,
     /* The last output of fc1's epilogue is the activation. */
     const plan_epilogue *activation = &p->reference_activation;
     return json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:o}}",
-                     "format", 2, "hash", no_hash, "name", p->spec->name, "generator", generator,
+                     "format", 3, "hash", no_hash, "name", p->spec->name, "generator", generator,
                      "mlp", mlp_to_json(p), "initialisation", initialisation_to_json(p),
                      "guarantees", guarantees_to_json(p), "files", files_to_json(files, file_count),
                      "buffers", buffers_to_json(p), "kernels", array, "reference", "activation",
@@ -176,11 +193,11 @@ static json_t *manifest_to_json(const plan *p, const emit_kernels *kernels,
                      epilogue_to_json(&p->reference_backward, 0));
 }
 
-mmlp_status manifest_print(char **out, size_t *bytes, const plan *p, const emit_kernels *kernels,
+mmlp_status manifest_print(char **out, size_t *bytes, const emit_kernels *kernels,
                            const bundle_content *files, int file_count)
 {
     *out = NULL;
-    json_t *json = manifest_to_json(p, kernels, files, file_count);
+    json_t *json = manifest_to_json(kernels, files, file_count);
     char *dumped = json ? json_dumps(json, JSON_SORT_KEYS | JSON_INDENT(2)) : NULL;
     json_decref(json);
     if (!dumped)

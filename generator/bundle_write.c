@@ -102,8 +102,9 @@ static mmlp_status add_images(contents *c, const emit_kernels *kernels,
     mmlp_status status = MMLP_OK;
     for (int i = 0; i < kernels->count; i++)
         for (int a = 0; a < arch_count; a++)
-            MMLP_TRY_CLEANUP(add_image(c, &images[i * arch_count + a], &kernels->kernels[i], i,
-                                       archs[a], options));
+            if (emit_runs_on(kernels, i, archs[a]))
+                MMLP_TRY_CLEANUP(add_image(c, &images[i * arch_count + a], &kernels->kernels[i], i,
+                                           archs[a], options));
 
 cleanup:
     emit_images_free(images, kernels->count * arch_count);
@@ -252,7 +253,6 @@ static char *trimmed(const char *path)
 mmlp_status bundle_write(const module_spec *spec, const char *path, const bundle_options *options)
 {
     mmlp_status status = MMLP_OK;
-    plan p = {0};
     emit_kernels kernels = {0};
     contents c = {0};
     char *manifest = NULL;
@@ -265,18 +265,16 @@ mmlp_status bundle_write(const module_spec *spec, const char *path, const bundle
         status = mmlp_fail(MMLP_ERROR_IO, "%s exists; --force replaces it", place);
         goto cleanup;
     }
-    MMLP_TRY_CLEANUP(plan_build(&p, spec, NULL));
-    MMLP_TRY_CLEANUP(emit_plan(&kernels, &p));
+    MMLP_TRY_CLEANUP(emit_spec(&kernels, spec));
     MMLP_TRY_CLEANUP(add_sources(&c, &kernels));
     MMLP_TRY_CLEANUP(add_images(&c, &kernels, options));
-    MMLP_TRY_CLEANUP(manifest_print(&manifest, &manifest_bytes, &p, &kernels, c.files, c.count));
+    MMLP_TRY_CLEANUP(manifest_print(&manifest, &manifest_bytes, &kernels, c.files, c.count));
     MMLP_TRY_CLEANUP(write_folder(place, &c, manifest, manifest_bytes, options->force));
 
 cleanup:
     free(manifest);
     free_contents(&c);
     emit_free(&kernels);
-    plan_free(&p);
     free(place);
     return status;
 }

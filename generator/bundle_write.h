@@ -35,7 +35,7 @@ typedef struct bundle_content {
 } bundle_content;
 
 /* manifest.json, its hash filled in (malloc). */
-mmlp_status manifest_print(char **out, size_t *bytes, const plan *p, const emit_kernels *kernels,
+mmlp_status manifest_print(char **out, size_t *bytes, const emit_kernels *kernels,
                            const bundle_content *files, int file_count);
 
 #endif

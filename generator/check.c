@@ -97,6 +97,7 @@ mmlp_status check_kernels(int *failures, FILE *out, const emit_kernels *kernels,
     for (int a = 0; a < arch_count; a++)
         for (int i = 0; i < kernels->count; i++)
             *failures +=
+                emit_runs_on(kernels, i, archs[a]) &&
                 !print_report(out, &kernels->kernels[i], archs[a], &images[i * arch_count + a]);
     emit_images_free(images, kernels->count * arch_count);
     return MMLP_OK;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 enum {
+    PRODUCER_THREADS = 128, /* of templates/kernels/sm_90a_gemm.cu */
     FILL_THREADS = 256,
     FILL_ELEMENTS_PER_BLOCK = 4 * FILL_THREADS,
     SUMS_THREADS = 256,
@@ -17,7 +18,7 @@ enum {
     FINISH_ROWS_OF_BLOCK = SUMS_THREADS / PLAN_THREADS_PER_WARP
 };
 
-static void add_argument(emit_kernel *kernel, const char *name)
+void emit_add_argument(emit_kernel *kernel, const char *name)
 {
     for (int i = 0; name && i < kernel->argument_count; i++)
         if (strcmp(kernel->arguments[i], name) == 0)
@@ -33,23 +34,32 @@ static void describe_gemm(emit_kernel *kernel, const plan_step *step)
     const plan_candidate *chosen = &step->candidates[step->chosen];
     const plan_epilogue *e = &step->epilogue;
     bool fp32 = kernel->plan->spec->config.params_dtype == SPEC_DTYPE_fp32, accumulates = false;
-    kernel->template_name = fp32 ? "kernels/sm_80_gemm_fp32.cu" : "kernels/sm_80_gemm.cu";
+    bool maps = kernel->plan->family->has_tensor_maps && !fp32;
+    kernel->template_name = fp32   ? "kernels/sm_80_gemm_fp32.cu"
+                            : maps ? "kernels/sm_90a_gemm.cu"
+                                   : "kernels/sm_80_gemm.cu";
     kernel->threads = PLAN_THREADS_PER_WARP * chosen->tile.warps_m * chosen->tile.warps_n;
     kernel->shared_bytes = chosen->shared_bytes;
     kernel->grid = (emit_grid){step->m, step->columns, chosen->tile.tile_m,
                                chosen->tile.tile_n / step->halves};
-    add_argument(kernel, step->a.tensor);
-    add_argument(kernel, step->b.tensor);
+    if (maps) {
+        kernel->threads += PRODUCER_THREADS;
+        kernel->cluster = chosen->tile.cluster;
+        emit_describe_maps(kernel);
+        return;
+    }
+    emit_add_argument(kernel, step->a.tensor);
+    emit_add_argument(kernel, step->b.tensor);
     for (int i = 0; i < e->input_count; i++) {
         accumulates = accumulates || e->inputs[i].where_beta_is_1;
         if (!e->inputs[i].where_beta_is_1)
-            add_argument(kernel, e->inputs[i].tensor);
+            emit_add_argument(kernel, e->inputs[i].tensor);
     }
     for (int i = 0; i < e->output_count; i++)
-        add_argument(kernel, e->outputs[i].tensor);
+        emit_add_argument(kernel, e->outputs[i].tensor);
     if (accumulates)
-        add_argument(kernel, "beta");
-    add_argument(kernel, "tokens");
+        emit_add_argument(kernel, "beta");
+    emit_add_argument(kernel, "tokens");
 }
 
 static void describe_grad_output_sums(emit_kernel *kernel, const plan_step *step)
@@ -57,14 +67,14 @@ static void describe_grad_output_sums(emit_kernel *kernel, const plan_step *step
     kernel->template_name = "kernels/grad_output_sums.cu";
     kernel->threads = SUMS_THREADS;
     kernel->grid = (emit_grid){0, step->columns, PLAN_SUMMED_ROWS, GRAD_OUTPUT_SUMS_COLUMNS};
-    add_argument(kernel, step->input);
-    add_argument(kernel, step->second_input);
+    emit_add_argument(kernel, step->input);
+    emit_add_argument(kernel, step->second_input);
     if (step->second_input)
-        add_argument(kernel, "per_token_scale");
-    add_argument(kernel, step->output);
+        emit_add_argument(kernel, "per_token_scale");
+    emit_add_argument(kernel, step->output);
     if (step->second_input)
-        add_argument(kernel, "bias_scale_sums");
-    add_argument(kernel, "tokens");
+        emit_add_argument(kernel, "bias_scale_sums");
+    emit_add_argument(kernel, "tokens");
 }
 
 static void describe_finish_columns(emit_kernel *kernel, const plan_step *step)
@@ -72,13 +82,13 @@ static void describe_finish_columns(emit_kernel *kernel, const plan_step *step)
     kernel->template_name = "kernels/finish_columns.cu";
     kernel->threads = SUMS_THREADS;
     kernel->grid = (emit_grid){1, step->columns, 1, SUMS_THREADS};
-    add_argument(kernel, step->input);
-    add_argument(kernel, step->output);
-    add_argument(kernel, strcmp(step->output, "grad.linear_fc1.bias") == 0
-                             ? "grad.linear_fc1.bias.dtype"
-                             : "grad.linear_fc2.bias.dtype");
-    add_argument(kernel, "beta");
-    add_argument(kernel, "tokens");
+    emit_add_argument(kernel, step->input);
+    emit_add_argument(kernel, step->output);
+    emit_add_argument(kernel, strcmp(step->output, "grad.linear_fc1.bias") == 0
+                                  ? "grad.linear_fc1.bias.dtype"
+                                  : "grad.linear_fc2.bias.dtype");
+    emit_add_argument(kernel, "beta");
+    emit_add_argument(kernel, "tokens");
 }
 
 static void describe_finish_rows(emit_kernel *kernel, const plan_step *step)
@@ -86,10 +96,10 @@ static void describe_finish_rows(emit_kernel *kernel, const plan_step *step)
     kernel->template_name = "kernels/finish_rows.cu";
     kernel->threads = SUMS_THREADS;
     kernel->grid = (emit_grid){0, 1, FINISH_ROWS_OF_BLOCK, 1};
-    add_argument(kernel, step->input);
-    add_argument(kernel, step->second_input);
-    add_argument(kernel, step->output);
-    add_argument(kernel, "tokens");
+    emit_add_argument(kernel, step->input);
+    emit_add_argument(kernel, step->second_input);
+    emit_add_argument(kernel, step->output);
+    emit_add_argument(kernel, "tokens");
 }
 
 static void describe_step(emit_kernel *kernel, const plan_step *step)
@@ -137,7 +147,7 @@ static void describe_fill(emit_kernel *kernel)
     kernel->threads = FILL_THREADS;
     kernel->elements_per_block = FILL_ELEMENTS_PER_BLOCK;
     for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
-        add_argument(kernel, arguments[i]);
+        emit_add_argument(kernel, arguments[i]);
 }
 
 void emit_step_name(text *out, const plan_step *step)
@@ -159,6 +169,8 @@ static mmlp_status emit(emit_kernel *kernel)
     else
         text_puts(&name, kernel->step_name);
     text entry = TEXT_INIT;
+    if (kernel->plan->family->is_exact)
+        text_printf(&name, "_%s", kernel->plan->family->name);
     text_printf(&entry, "%s_%s", kernel->plan->spec->name, text_string(&name));
     text_puts(&name, ".cu");
     kernel->entry = text_take(&entry);
@@ -180,24 +192,52 @@ static mmlp_status check_supported(const plan *p)
     return MMLP_OK;
 }
 
-mmlp_status emit_plan(emit_kernels *out, const plan *p)
+/* The plan's kernel of step i, or the one that belongs to no step. */
+static mmlp_status add_kernel(emit_kernels *out, const plan *p, int step)
+{
+    emit_kernel *kernel = &out->kernels[out->count++];
+    kernel->plan = p;
+    if (step < p->step_count)
+        describe_step(kernel, &p->steps[step]);
+    else
+        describe_fill(kernel);
+    return emit(kernel);
+}
+
+static mmlp_status build_plans(emit_kernels *out, const module_spec *spec)
+{
+    static const char *const families[] = {"sm_80", "sm_90a"};
+    /* fp32 runs on FMA units, everywhere by the same kernels. */
+    int count = spec->config.params_dtype == SPEC_DTYPE_fp32 ? 1 : 2;
+    out->plans = calloc((size_t)count, sizeof *out->plans);
+    if (!out->plans)
+        return mmlp_fail_memory((size_t)count * sizeof *out->plans, "plans");
+    for (int i = 0; i < count; i++)
+        MMLP_TRY(plan_build(&out->plans[out->plan_count++], spec, families[i]));
+    return MMLP_OK;
+}
+
+mmlp_status emit_spec(emit_kernels *out, const module_spec *spec)
 {
     *out = (emit_kernels){0};
-    MMLP_TRY(check_supported(p));
     mmlp_status status = MMLP_OK;
-    emit_kernels made = {calloc((size_t)p->step_count + 1, sizeof *made.kernels), 0};
-    if (!made.kernels)
-        return mmlp_fail_memory((size_t)p->step_count * sizeof *made.kernels, "kernels");
-    for (int i = 0; i <= p->step_count; i++) {
-        if (i < p->step_count && p->steps[i].kind == PLAN_COLLECTIVE)
+    emit_kernels made = {0};
+    MMLP_TRY_CLEANUP(build_plans(&made, spec));
+    const plan *first = made.plans;
+    MMLP_TRY_CLEANUP(check_supported(first));
+    size_t most = (size_t)(first->step_count + 1) * (size_t)made.plan_count;
+    made.kernels = calloc(most, sizeof *made.kernels);
+    if (!made.kernels) {
+        status = mmlp_fail_memory(most * sizeof *made.kernels, "kernels");
+        goto cleanup;
+    }
+    for (int i = 0; i <= first->step_count; i++) {
+        if (i < first->step_count && first->steps[i].kind == PLAN_COLLECTIVE)
             continue;
-        emit_kernel *kernel = &made.kernels[made.count++];
-        kernel->plan = p;
-        if (i < p->step_count)
-            describe_step(kernel, &p->steps[i]);
-        else
-            describe_fill(kernel);
-        MMLP_TRY_CLEANUP(emit(kernel));
+        MMLP_TRY_CLEANUP(add_kernel(&made, first, i));
+        bool gemm = i < first->step_count && first->steps[i].kind == PLAN_GEMM;
+        for (int f = 1; gemm && f < made.plan_count; f++)
+            MMLP_TRY_CLEANUP(add_kernel(&made, &made.plans[f], i));
     }
     *out = made;
     made = (emit_kernels){0};
@@ -205,6 +245,21 @@ mmlp_status emit_plan(emit_kernels *out, const plan *p)
 cleanup:
     emit_free(&made);
     return status;
+}
+
+bool emit_runs_on(const emit_kernels *kernels, int index, const char *arch)
+{
+    const emit_kernel *kernel = &kernels->kernels[index];
+    if (kernel->plan->family->is_exact)
+        return strcmp(kernel->plan->family->name, arch) == 0;
+    for (int i = 0; i < kernels->count; i++) {
+        const emit_kernel *other = &kernels->kernels[i];
+        if (strcmp(other->pass, kernel->pass) == 0 &&
+            strcmp(other->step_name, kernel->step_name) == 0 && other->plan->family->is_exact &&
+            strcmp(other->plan->family->name, arch) == 0)
+            return false;
+    }
+    return true;
 }
 
 void emit_free(emit_kernels *kernels)
@@ -215,5 +270,8 @@ void emit_free(emit_kernels *kernels)
         template_output_free(&kernels->kernels[i].source);
     }
     free(kernels->kernels);
+    for (int i = 0; i < kernels->plan_count; i++)
+        plan_free(&kernels->plans[i]);
+    free(kernels->plans);
     *kernels = (emit_kernels){0};
 }

@@ -132,6 +132,13 @@ static void set_parameters(lua_State *lua, const emit_kernel *kernel, bool epilo
 
 /* ---- epilogue -------------------------------------------------------------------------------- */
 
+/* Of what comes or goes by a tensor map: the map's name, see emit_maps.c. */
+static void set_map_name(lua_State *lua, const char *name)
+{
+    lua_pushfstring(lua, "map_%s", name);
+    lua_setfield(lua, -2, "map");
+}
+
 static void set_inputs(lua_State *lua, const char *key, const plan_epilogue *e,
                        plan_input_kind kind)
 {
@@ -147,6 +154,7 @@ static void set_inputs(lua_State *lua, const char *key, const plan_epilogue *e,
         set_integer(lua, "column_offset", input->column_offset);
         set_integer(lua, "stride", input->stride);
         set_flag(lua, "where_beta_is_1", input->where_beta_is_1);
+        set_map_name(lua, input->name);
         lua_rawseti(lua, -2, ++count);
     }
     lua_setfield(lua, -2, key);
@@ -180,6 +188,11 @@ static void set_outputs(lua_State *lua, const char *key, const plan_epilogue *e,
         set_integer(lua, "column_offset", output->column_offset);
         set_integer(lua, "stride", output->stride);
         set_flag(lua, "optional", output->optional);
+        set_flag(lua, "copied", plan_store_place(e, i) == PLAN_PLACE_COPIED);
+        set_flag(lua, "in_input", plan_store_place(e, i) == PLAN_PLACE_INPUT);
+        set_flag(lua, "adds_where_beta_is_1", output->adds_where_beta_is_1);
+        set_string(lua, "type", type_name(output->dtype));
+        set_map_name(lua, output->name);
         set_string(lua, "value", text_string(&values[i]));
         lua_rawseti(lua, -2, ++count);
     }
@@ -305,9 +318,29 @@ static void set_product(lua_State *lua, const plan_step *step)
     lua_setfield(lua, -2, "product");
 }
 
+/* What the templates of kernels with tensor maps need besides. */
+static void set_maps(lua_State *lua, const emit_kernel *kernel)
+{
+    const plan_candidate *chosen = &kernel->step->candidates[kernel->step->chosen];
+    set_integer(lua, "accumulators", chosen->tile.tile_n / 2);
+    set_integer(lua, "cluster", kernel->cluster);
+    set_integer(lua, "staged_panels", chosen->staged_panels);
+    set_integer(lua, "input_panels", chosen->input_panels);
+    lua_newtable(lua);
+    for (int i = 0; i < kernel->map_count; i++) {
+        lua_newtable(lua);
+        set_string(lua, "name", kernel->maps[i].name);
+        set_flag(lua, "optional", kernel->maps[i].optional);
+        lua_rawseti(lua, -2, i + 1);
+    }
+    lua_setfield(lua, -2, "maps");
+}
+
 static mmlp_status bind_gemm(lua_State *lua, const emit_kernel *kernel)
 {
     const plan_step *step = kernel->step;
+    if (kernel->map_count > 0)
+        set_maps(lua, kernel);
     set_tile(lua, &step->candidates[step->chosen].tile);
     if (step->m)
         set_integer(lua, "m", step->m);

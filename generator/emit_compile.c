@@ -30,6 +30,8 @@ static void compile_range(void *user, int worker, int64_t first, int64_t last)
     compilation *c = user;
     for (int64_t i = first; i < last; i++) {
         const emit_kernel *kernel = &c->kernels->kernels[i / c->arch_count];
+        if (!emit_runs_on(c->kernels, (int)(i / c->arch_count), c->archs[i % c->arch_count]))
+            continue;
         nvrtc_source source = {.name = kernel->file,
                                .text = text_string(&kernel->source.text),
                                .target = c->archs[i % c->arch_count],

@@ -174,19 +174,16 @@ static mmlp_status check_gradient(int *failures, const module_spec *spec)
 static int run_check(const arguments *a)
 {
     module_spec spec = {0};
-    plan p = {0};
     emit_kernels kernels = {0};
     int failures = 0, wrong_gradients = 0;
     mmlp_status status = MMLP_OK;
     MMLP_TRY_CLEANUP(load(&spec, a));
     MMLP_TRY_CLEANUP(check_gradient(&wrong_gradients, &spec));
-    MMLP_TRY_CLEANUP(plan_build(&p, &spec, NULL));
-    MMLP_TRY_CLEANUP(emit_plan(&kernels, &p));
+    MMLP_TRY_CLEANUP(emit_spec(&kernels, &spec));
     MMLP_TRY_CLEANUP(check_kernels(&failures, stdout, &kernels, a->archs, a->arch_count));
 
 cleanup:
     emit_free(&kernels);
-    plan_free(&p);
     spec_free(&spec);
     return status == MMLP_OK && failures + wrong_gradients > 0 ? EXIT_CHECK : exit_code(status);
 }

@@ -121,8 +121,14 @@ static plan_step *add_gemm(plan *p, plan_pass pass, const char *name, plan_opera
     step->flops_per_token = 2.0 * (double)(m ? m : 1) * (double)n * (double)(k ? k : 1);
     add_bytes(step, m, k, element);
     add_bytes(step, n, k, element);
-    plan_choose_tile(step, p);
     return step;
+}
+
+/* The epilogue is there: what it needs decides about the tile. */
+static void finish_gemm(plan_step *step, const plan *p)
+{
+    plan_choose_tile(step, p);
+    add_epilogue_bytes(step, p->spec->config.params_dtype);
 }
 
 static mmlp_status add_forward(plan *p)
@@ -138,13 +144,13 @@ static mmlp_status add_forward(plan *p)
                               0, (plan_operand){"linear_fc1.weight", true}, p->fc1_output_size,
                               p->hidden_size, spec->config.gated_linear_unit ? 2 : 1);
     MMLP_TRY(plan_fc1_epilogue(&fc1->epilogue, p));
-    add_epilogue_bytes(fc1, storage);
+    finish_gemm(fc1, p);
 
     plan_step *fc2 =
         add_gemm(p, PLAN_FORWARD, "linear_fc2", (plan_operand){"activation_output", true}, 0,
                  (plan_operand){"linear_fc2.weight", true}, p->hidden_size, p->ffn_hidden_size, 1);
     MMLP_TRY(plan_fc2_epilogue(&fc2->epilogue, p, !bias_after_reduction));
-    add_epilogue_bytes(fc2, storage);
+    finish_gemm(fc2, p);
 
     if (p->communicates)
         add_collective(p, PLAN_FORWARD, p->sequence_parallel ? "reduce_scatter" : "all_reduce",
@@ -208,15 +214,15 @@ static mmlp_status add_dgrad(plan *p)
         add_gemm(p, PLAN_DGRAD, "linear_fc2", (plan_operand){"grad_output", true}, 0,
                  (plan_operand){"linear_fc2.weight", false}, p->ffn_hidden_size, p->hidden_size, 1);
     MMLP_TRY(plan_fc2_dgrad_epilogue(&fc2->epilogue, p));
-    add_epilogue_bytes(fc2, storage);
+    finish_gemm(fc2, p);
     p->fc1_bias_rows = tile_m_of(fc2);
 
     plan_step *fc1 =
         add_gemm(p, PLAN_DGRAD, "linear_fc1", (plan_operand){"grad_fc1_output", true}, 0,
                  (plan_operand){"linear_fc1.weight", false}, p->hidden_size, p->fc1_output_size, 1);
-    MMLP_TRY(
-        plan_store_epilogue(&fc1->epilogue, "grad.hidden_states", storage, p->hidden_size, false));
-    add_epilogue_bytes(fc1, storage);
+    MMLP_TRY(plan_store_epilogue(&fc1->epilogue, p, "grad.hidden_states", storage, p->hidden_size,
+                                 false));
+    finish_gemm(fc1, p);
     if (p->communicates)
         add_collective(p, PLAN_DGRAD, p->sequence_parallel ? "reduce_scatter" : "all_reduce",
                        "grad.hidden_states");
@@ -249,8 +255,8 @@ static mmlp_status add_wgrad(plan *p, const char *name, const char *a, int64_t r
 {
     plan_step *step = add_gemm(p, PLAN_BACKWARD_DW, name, (plan_operand){a, false}, rows,
                                (plan_operand){b, false}, columns, 0, 1);
-    MMLP_TRY(plan_store_epilogue(&step->epilogue, gradient, plan_wgrad_dtype(p), columns, true));
-    add_epilogue_bytes(step, p->spec->config.params_dtype);
+    MMLP_TRY(plan_store_epilogue(&step->epilogue, p, gradient, plan_wgrad_dtype(p), columns, true));
+    finish_gemm(step, p);
     return MMLP_OK;
 }
 

@@ -35,6 +35,8 @@ typedef struct plan_family {
     int fma_per_clock;        /* of one SM's tensor cores, 16-bit operands */
     int fp32_fma_per_clock;   /* of one SM's FMA units */
     int load_bytes_per_clock; /* of one SM from L2 */
+    bool is_exact;            /* runs on this architecture alone, "sm_90a" */
+    bool has_tensor_maps;     /* TMA and wgmma; blocks take one tile after the other */
 } plan_family;
 
 /* The family that runs on "sm_90", ..., or NULL. */
@@ -45,12 +47,14 @@ extern const char *const plan_architectures[];
 typedef struct plan_tile {
     int tile_m, tile_n, tile_k; /* tile_n counts accumulator columns */
     int stages, warps_m, warps_n;
+    int cluster; /* blocks that share the columns of their tiles; families with tensor maps */
 } plan_tile;
 
 typedef struct plan_candidate {
     plan_tile tile;
     int64_t shared_bytes, tiles;
-    int resident; /* blocks on one SM */
+    int resident;                    /* blocks on one SM */
+    int staged_panels, input_panels; /* of a warpgroup; families with tensor maps */
     int64_t waves;
     double kiloclocks; /* estimated, at the nominal number of tokens */
 } plan_candidate;
@@ -85,6 +89,7 @@ typedef struct plan_output {
     int64_t column_offset, stride; /* columns of the tensor */
     spec_dtype dtype;              /* STORE */
     bool optional;                 /* STORE: the pointer may be null */
+    bool adds_where_beta_is_1;     /* STORE: to the destination, in memory */
 } plan_output;
 
 /* What happens between the accumulators and the stores: one expression with a result for each
@@ -100,6 +105,14 @@ typedef struct plan_epilogue {
     char *owned_names[PLAN_NAMES_MAX]; /* those of the names that are made here */
     int name_count;
 } plan_epilogue;
+
+/* Where a store's panel lies in shared memory before a bulk copy takes it away. */
+typedef enum plan_place {
+    PLAN_PLACE_COPIED, /* staged; the value is an accumulator as it is */
+    PLAN_PLACE_STAGED, /* staged; computed */
+    PLAN_PLACE_INPUT   /* over the panel of an element input: the n-th such store, the n-th input */
+} plan_place;
+plan_place plan_store_place(const plan_epilogue *e, int output);
 
 typedef enum plan_pass { PLAN_FORWARD, PLAN_DGRAD, PLAN_BACKWARD_DW, PLAN_PASSES } plan_pass;
 
@@ -202,8 +215,8 @@ mmlp_status plan_fc2_epilogue(plan_epilogue *out, const plan *p, bool with_bias)
 mmlp_status plan_fc2_dgrad_epilogue(plan_epilogue *out, const plan *p);
 /* The accumulators to `tensor` [., columns]; with `accumulate` beta times the destination is added.
  */
-mmlp_status plan_store_epilogue(plan_epilogue *out, const char *tensor, spec_dtype dtype,
-                                int64_t columns, bool accumulate);
+mmlp_status plan_store_epilogue(plan_epilogue *out, const plan *p, const char *tensor,
+                                spec_dtype dtype, int64_t columns, bool accumulate);
 /* The program `backward` of the bundle format, all of its results as outputs. */
 mmlp_status plan_backward_reference(plan_epilogue *out, const plan *p);
 void plan_epilogue_free(plan_epilogue *epilogue);

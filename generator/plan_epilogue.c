@@ -381,15 +381,17 @@ mmlp_status plan_fc2_epilogue(plan_epilogue *out, const plan *p, bool with_bias)
     return build(out, p, with_bias ? fill_fc2_with_bias : fill_fc2_without_bias);
 }
 
-mmlp_status plan_store_epilogue(plan_epilogue *out, const char *tensor, spec_dtype dtype,
-                                int64_t columns, bool accumulate)
+mmlp_status plan_store_epilogue(plan_epilogue *out, const plan *p, const char *tensor,
+                                spec_dtype dtype, int64_t columns, bool accumulate)
 {
+    bool adds_in_memory = p->family->has_tensor_maps && dtype == SPEC_DTYPE_fp32 &&
+                          p->spec->config.params_dtype != SPEC_DTYPE_fp32;
     *out = (plan_epilogue){0};
     builder b = {.epilogue = out};
     mmlp_status status = MMLP_OK;
     int value, before;
     MMLP_TRY_CLEANUP(add_accumulator(&value, &b, "accumulator"));
-    if (accumulate) {
+    if (accumulate && !adds_in_memory) {
         MMLP_TRY_CLEANUP(add_input(&before, &b,
                                    (plan_input){.name = "before",
                                                 .tensor = tensor,
@@ -404,12 +406,38 @@ mmlp_status plan_store_epilogue(plan_epilogue *out, const char *tensor, spec_dty
                              .name = "gradient",
                              .tensor = tensor,
                              .stride = columns,
-                             .dtype = dtype});
+                             .dtype = dtype,
+                             .adds_where_beta_is_1 = accumulate && adds_in_memory});
     MMLP_TRY_CLEANUP(finish(&b));
 
 cleanup:
     program_free(&b.graph);
     return status;
+}
+
+static bool is_accumulator(const plan_epilogue *e, int node)
+{
+    if (e->graph.nodes[node].op != PROGRAM_input)
+        return false;
+    const char *name = e->graph.inputs[e->graph.nodes[node].input];
+    for (int i = 0; i < e->input_count; i++)
+        if (e->inputs[i].kind == PLAN_INPUT_ACCUMULATOR && strcmp(e->inputs[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+plan_place plan_store_place(const plan_epilogue *e, int output)
+{
+    int inputs = 0, computed = 0;
+    for (int i = 0; i < e->input_count; i++)
+        inputs += e->inputs[i].kind == PLAN_INPUT_ELEMENT;
+    for (int i = 0; i <= output; i++) {
+        bool copied = is_accumulator(e, e->results[i]);
+        if (i == output && copied)
+            return PLAN_PLACE_COPIED;
+        computed += e->outputs[i].kind == PLAN_STORE && !copied;
+    }
+    return computed <= inputs ? PLAN_PLACE_INPUT : PLAN_PLACE_STAGED;
 }
 
 void plan_epilogue_free(plan_epilogue *epilogue)

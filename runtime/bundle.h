@@ -13,13 +13,14 @@
 
 /* ---- bounds of a manifest's numbers --------------------------------------------------------- */
 
-#define BUNDLE_FORMAT         2
+#define BUNDLE_FORMAT         3
 #define BUNDLE_MAX_FILE_BYTES (1 << 28)
 #define BUNDLE_MAX_FILES      1024
 #define BUNDLE_MAX_SIZE       (1 << 24) /* hidden_size and its like */
 #define BUNDLE_MAX_KERNELS    256
 #define BUNDLE_MAX_BUFFERS    16
 #define BUNDLE_MAX_ARGUMENTS  32
+#define BUNDLE_MAX_MAPS       8
 #define BUNDLE_MAX_THREADS    1024
 #define BUNDLE_MAX_NODES      65536
 
@@ -50,8 +51,28 @@ typedef struct bundle_buffer {
     int64_t tokens_per_row;
 } bundle_buffer;
 
+/* "sm_80": runs there and on everything later; "sm_90a", exact: on that architecture alone. */
+typedef struct bundle_arch {
+    const char *name;
+    int number; /* 80 for sm_80 */
+    bool is_exact;
+} bundle_arch;
+bool bundle_arch_runs_on(const bundle_arch *arch, int compute_capability);
+
+/*
+ * A tensor map that is made for every launch: of a matrix [rows, columns] whose rows are `stride`
+ * elements apart, `planes` of them one behind the other, in a tensor from element `first_column`
+ * on. Boxes are box_rows rows of 128 bytes, swizzled as a whole.
+ */
+typedef struct bundle_map {
+    const char *tensor;
+    bundle_dtype dtype;
+    int64_t first_column, rows, columns, stride; /* rows 0: the tokens */
+    int planes, box_rows;
+} bundle_map;
+
 typedef struct bundle_image {
-    int target; /* 80 for sm_80 */
+    bundle_arch target;
     bool is_cubin;
     const bundle_file *file;
 } bundle_image;
@@ -69,14 +90,17 @@ typedef struct bundle_kernel {
     bundle_pass pass;
     const char *pass_name, *step;
     const char *when; /* "always", or the tensor without which it is left out */
-    int family;       /* 80: runs on compute capability 8.0 and later */
+    bundle_arch family;
     int64_t threads, dynamic_shared_bytes;
     int64_t rows, columns, tile_m, tile_n; /* rows 0: the tokens */
-    int64_t elements_per_block;            /* of init; 0 for all others */
+    int cluster; /* 0: a block for each tile; else blocks of a cluster, which takes tiles in turn */
+    int64_t elements_per_block; /* of init; 0 for all others */
     int64_t reduction;
     double flops_per_token;
     double bytes, bytes_per_token;
-    const char *arguments[BUNDLE_MAX_ARGUMENTS];
+    bundle_map maps[BUNDLE_MAX_MAPS]; /* the first parameters */
+    int map_count;
+    const char *arguments[BUNDLE_MAX_ARGUMENTS]; /* those behind them */
     int argument_count;
     bundle_line *lines;
     int line_count;

@@ -86,13 +86,20 @@ static void map_line(const char **file, int *file_line, int line, const void *us
     *file_line = (int)(row->file_line + (line - row->first));
 }
 
+/* What the kernel is compiled for here. */
+static const char *target_of(const compile_job *job, const mmlp_context *context)
+{
+    const bundle_arch *family = &job->kernel->family;
+    return family->is_exact ? family->name : context->arch;
+}
+
 static mmlp_status compile_one(compile_job *job, mmlp_context *context)
 {
     const nvrtc *compiler;
     MMLP_TRY(open_compiler(&compiler, context));
     nvrtc_source source = {.name = job->kernel->source->name,
                            .text = job->kernel->source->bytes,
-                           .target = context->arch,
+                           .target = target_of(job, context),
                            .line_map = map_line,
                            .user = job->kernel};
     nvrtc_image image;
@@ -105,7 +112,7 @@ static mmlp_status compile_one(compile_job *job, mmlp_context *context)
         job->origin = "compiled";
         job->compile_ms = now_ms() - start;
         context_verbose(context, "%s: compiled for %s in %.0f ms", job->kernel->entry,
-                        context->arch, job->compile_ms);
+                        target_of(job, context), job->compile_ms);
     }
     nvrtc_image_free(&image);
     return status;
@@ -127,7 +134,7 @@ static mmlp_status run_job(compile_job *job, mmlp_context *context)
     if (!identity[0] || (!context->cache.writable && !context->cache.readonly))
         return compile_one(job, context);
     cache_key key;
-    MMLP_TRY(cache_key_make(&key, identity, context->arch, nvrtc_options_line(),
+    MMLP_TRY(cache_key_make(&key, identity, target_of(job, context), nvrtc_options_line(),
                             job->kernel->source->bytes, job->kernel->source->count));
     mmlp_status status = MMLP_OK;
     char why[CACHE_WHY_BYTES];

@@ -65,7 +65,7 @@ static mmlp_status find_fill(const loaded_kernel **out, const mmlp_mlp *mlp)
 
 static mmlp_status check_blocks(const loaded_kernel *fill, const char *name, int64_t elements)
 {
-    if (kernel_blocks(fill->kernel, elements) <= INT32_MAX)
+    if (kernel_tiles(fill->kernel, elements) <= INT32_MAX)
         return MMLP_OK;
     return mmlp_fail(MMLP_ERROR_SHAPE, "%s: found %lld elements, one launch fills at most %lld",
                      name, (long long)elements,

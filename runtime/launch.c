@@ -4,14 +4,55 @@
  */
 #include "mlp.h"
 
-int64_t kernel_blocks(const bundle_kernel *kernel, int64_t tokens_or_elements)
+int64_t kernel_tiles(const bundle_kernel *kernel, int64_t tokens_or_elements)
 {
     if (kernel->elements_per_block)
         return tokens_or_elements / kernel->elements_per_block +
                (tokens_or_elements % kernel->elements_per_block != 0);
     int64_t rows = kernel->rows ? kernel->rows : tokens_or_elements;
-    return ((rows + kernel->tile_m - 1) / kernel->tile_m) *
+    int64_t height = kernel->tile_m * (kernel->cluster ? kernel->cluster : 1);
+    return ((rows + height - 1) / height) *
            ((kernel->columns + kernel->tile_n - 1) / kernel->tile_n);
+}
+
+/* Clusters take tiles in turn: as many as the device holds at once, one block on a multiprocessor.
+ */
+static int64_t blocks_of(const bundle_kernel *kernel, int64_t tiles, int sm_count)
+{
+    if (kernel->cluster == 0)
+        return tiles;
+    int64_t clusters = sm_count / kernel->cluster;
+    return (tiles < clusters ? tiles : clusters) * kernel->cluster;
+}
+
+/* A null tensor, or one without rows, has a map of zeros: the kernel does not use it. */
+static mmlp_status make_map(CUtensorMap *out, const driver *d, const bundle_kernel *kernel,
+                            const bundle_map *map, uint64_t address, int64_t tokens)
+{
+    static const CUtensorMapDataType types[BUNDLE_DTYPES] = {
+        [BUNDLE_BF16] = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        [BUNDLE_FP16] = CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        [BUNDLE_FP32] = CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+    };
+    enum { BOX_ROW_BYTES = 128 };
+    uint64_t element = bundle_dtype_bytes(map->dtype);
+    uint64_t rows = (uint64_t)(map->rows ? map->rows : tokens);
+    uint64_t row_bytes = (uint64_t)map->stride * element;
+    *out = (CUtensorMap){0};
+    if (address == 0 || rows == 0)
+        return MMLP_OK;
+    const cuuint64_t sizes[] = {(uint64_t)map->columns, rows, (uint64_t)map->planes};
+    const cuuint64_t strides[] = {row_bytes, rows * row_bytes};
+    const cuuint32_t box[] = {(cuuint32_t)(BOX_ROW_BYTES / element), (cuuint32_t)map->box_rows, 1};
+    const cuuint32_t steps[] = {1, 1, 1};
+    address += (uint64_t)map->first_column * element;
+    return driver_check(d,
+                        d->cuTensorMapEncodeTiled(
+                            out, types[map->dtype], map->planes > 1 ? 3 : 2,
+                            (void *)(uintptr_t)address, sizes, strides, box, steps,
+                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+                        "kernel %s: the tensor map of %s", kernel->entry, map->tensor);
 }
 
 static mmlp_status enqueue(const loaded_kernel *loaded, const mmlp_mlp *mlp, slot_value *values,
@@ -19,10 +60,18 @@ static mmlp_status enqueue(const loaded_kernel *loaded, const mmlp_mlp *mlp, slo
 {
     const driver *d = &mlp->context->cuda;
     const bundle_kernel *kernel = loaded->kernel;
-    void *parameters[BUNDLE_MAX_ARGUMENTS];
+    void *parameters[BUNDLE_MAX_MAPS + BUNDLE_MAX_ARGUMENTS];
+    CUtensorMap maps[BUNDLE_MAX_MAPS];
+    int count = 0;
+    for (int i = 0; i < kernel->map_count; i++) {
+        MMLP_TRY(make_map(&maps[i], d, kernel, &kernel->maps[i],
+                          values[loaded->map_slots[i]].pointer, tokens_or_elements));
+        parameters[count++] = &maps[i];
+    }
     for (int i = 0; i < kernel->argument_count; i++)
-        parameters[i] = &values[loaded->slots[i]];
-    unsigned blocks = (unsigned)kernel_blocks(kernel, tokens_or_elements);
+        parameters[count++] = &values[loaded->slots[i]];
+    int64_t tiles = kernel_tiles(kernel, tokens_or_elements);
+    unsigned blocks = (unsigned)blocks_of(kernel, tiles, mlp->context->sm_count);
     return driver_check(d,
                         d->cuLaunchKernel(loaded->function, blocks, 1, 1, (unsigned)kernel->threads,
                                           1, 1, (unsigned)kernel->dynamic_shared_bytes,

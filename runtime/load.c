@@ -21,15 +21,23 @@ static double now_ms(void)
 
 /* ---- which kernels, and what they are given ------------------------------------------------- */
 
+/* Of two families that both run somewhere: whether the first was made for it rather than the other.
+ */
+static bool is_closer(const bundle_arch *a, const bundle_arch *b)
+{
+    return a->number > b->number || (a->number == b->number && a->is_exact && !b->is_exact);
+}
+
 /* Whether this device runs the kernel: it has its family, and no later family has the same step. */
 static bool is_for(const bundle_kernel *kernel, const mmlp_bundle *bundle, int compute_capability)
 {
-    if (kernel->family > compute_capability)
+    if (!bundle_arch_runs_on(&kernel->family, compute_capability))
         return false;
     for (int i = 0; i < bundle->kernel_count; i++) {
         const bundle_kernel *other = &bundle->kernels[i];
         if (other->pass == kernel->pass && strcmp(other->step, kernel->step) == 0 &&
-            other->family > kernel->family && other->family <= compute_capability)
+            bundle_arch_runs_on(&other->family, compute_capability) &&
+            is_closer(&other->family, &kernel->family))
             return false;
     }
     return true;
@@ -45,6 +53,16 @@ static mmlp_status bind_arguments(loaded_kernel *loaded, const mmlp_bundle *bund
                              "%s: kernel %s: found the argument \"%.64s\", wanted a tensor, "
                              "number or buffer of a %s pass",
                              bundle->path, kernel->entry, kernel->arguments[i], kernel->pass_name);
+    }
+    for (int i = 0; i < kernel->map_count; i++) {
+        loaded->map_slots[i] = slot_find(bundle, kernel->maps[i].tensor, kernel->pass);
+        bool number = loaded->map_slots[i] >= TENSOR_COUNT && loaded->map_slots[i] < SLOT_BUFFER;
+        if (loaded->map_slots[i] < 0 || number)
+            return mmlp_fail(MMLP_ERROR_FORMAT,
+                             "%s: kernel %s: found a map of \"%.64s\", wanted a tensor or buffer "
+                             "of a %s pass",
+                             bundle->path, kernel->entry, kernel->maps[i].tensor,
+                             kernel->pass_name);
     }
     loaded->when = -1;
     if (strcmp(kernel->when, "always") == 0)
@@ -64,24 +82,25 @@ static mmlp_status check_parameters(const loaded_kernel *loaded, const mmlp_mlp 
 {
     const driver *d = &mlp->context->cuda;
     const bundle_kernel *kernel = loaded->kernel;
+    int count = kernel->map_count + kernel->argument_count;
     size_t offset, bytes;
-    for (int i = 0; i < kernel->argument_count; i++) {
-        int slot = loaded->slots[i];
-        size_t wanted = slot_bytes(slot);
+    for (int i = 0; i < count; i++) {
+        int argument = i - kernel->map_count;
+        const char *name = argument < 0 ? kernel->maps[i].tensor : kernel->arguments[argument];
+        size_t wanted = argument < 0 ? sizeof(CUtensorMap) : slot_bytes(loaded->slots[argument]);
         if (d->cuFuncGetParamInfo(loaded->function, (size_t)i, &offset, &bytes) != CUDA_SUCCESS)
             return mmlp_fail(MMLP_ERROR_FORMAT,
                              "%s: kernel %s has %d parameters, the manifest gives it %d",
-                             mlp->bundle->path, kernel->entry, i, kernel->argument_count);
+                             mlp->bundle->path, kernel->entry, i, count);
         if (bytes != wanted)
-            return mmlp_fail(
-                MMLP_ERROR_FORMAT, "%s: kernel %s: parameter %d has %zu bytes, \"%s\" has %zu",
-                mlp->bundle->path, kernel->entry, i, bytes, kernel->arguments[i], wanted);
+            return mmlp_fail(MMLP_ERROR_FORMAT,
+                             "%s: kernel %s: parameter %d has %zu bytes, \"%s\" has %zu",
+                             mlp->bundle->path, kernel->entry, i, bytes, name, wanted);
     }
-    if (d->cuFuncGetParamInfo(loaded->function, (size_t)kernel->argument_count, &offset, &bytes) ==
-        CUDA_SUCCESS)
+    if (d->cuFuncGetParamInfo(loaded->function, (size_t)count, &offset, &bytes) == CUDA_SUCCESS)
         return mmlp_fail(MMLP_ERROR_FORMAT,
                          "%s: kernel %s has more parameters than the %d the manifest gives it",
-                         mlp->bundle->path, kernel->entry, kernel->argument_count);
+                         mlp->bundle->path, kernel->entry, count);
     return MMLP_OK;
 }
 
@@ -105,12 +124,12 @@ static mmlp_status choose_kernels(mmlp_mlp *mlp)
                              kernel->entry, (long long)kernel->threads,
                              (long long)kernel->dynamic_shared_bytes, context->arch,
                              context->max_threads_per_block, context->shared_per_block_optin);
-        if (kernel->pass != BUNDLE_INIT && kernel_blocks(kernel, mlp->max_tokens) > INT32_MAX)
+        if (kernel->pass != BUNDLE_INIT && kernel_tiles(kernel, mlp->max_tokens) > INT32_MAX)
             return mmlp_fail(MMLP_ERROR_ARGUMENT,
                              "max_tokens: %lld gives kernel %s a grid of %lld blocks, at most %d "
                              "are possible",
                              (long long)mlp->max_tokens, kernel->entry,
-                             (long long)kernel_blocks(kernel, mlp->max_tokens), INT32_MAX);
+                             (long long)kernel_tiles(kernel, mlp->max_tokens), INT32_MAX);
         loaded_kernel *loaded = &mlp->kernels[mlp->kernel_count++];
         loaded->kernel = kernel;
         MMLP_TRY(bind_arguments(loaded, bundle));
@@ -177,9 +196,9 @@ static const char *best_image(const bundle_kernel *kernel, bool cubin, int compu
     const bundle_image *best = NULL;
     for (int i = 0; i < kernel->image_count; i++) {
         const bundle_image *image = &kernel->images[i];
-        if (image->is_cubin == cubin && image->target <= compute_capability &&
-            (!cubin || image->target / 10 == compute_capability / 10) &&
-            (!best || image->target > best->target))
+        if (image->is_cubin == cubin && bundle_arch_runs_on(&image->target, compute_capability) &&
+            (!cubin || image->target.number / 10 == compute_capability / 10) &&
+            (!best || is_closer(&image->target, &best->target)))
             best = image;
     }
     return best ? best->file->bytes : NULL;

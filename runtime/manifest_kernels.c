@@ -10,6 +10,7 @@
 #include "manifest.h"
 
 static const char *const pass_words[] = {"forward", "dgrad", "backward_dw", "init", NULL};
+static const char *const dtype_words[] = {"bf16", "fp16", "fp32", NULL};
 static const char *const kind_words[] = {"cubin", "ptx", NULL};
 static const char *const when_words[] = {"always",
 #define TENSOR_ARGUMENT(id, name, dtype, rank, dim0, dim1, forward, dgrad) name,
@@ -19,24 +20,28 @@ static const char *const when_words[] = {"always",
 #undef SCALAR_ARGUMENT
                                          NULL};
 
-/* "sm_80", "sm_100": the number behind sm_, or 0. */
-static int architecture_number(const char *word)
+/* "sm_80", "sm_100", "sm_90a"; false: no architecture. */
+static bool read_architecture(bundle_arch *out, const char *word)
 {
-    int number = 0;
-    if (strncmp(word, "sm_", 3) != 0 || strlen(word) < 5 || strlen(word) > 6)
-        return 0;
-    for (const char *c = word + 3; *c; c++) {
-        if (*c < '0' || *c > '9')
-            return 0;
-        number = 10 * number + (*c - '0');
-    }
-    return number;
+    *out = (bundle_arch){.name = word};
+    if (strncmp(word, "sm_", 3) != 0 || strlen(word) < 5 || strlen(word) > 7)
+        return false;
+    const char *c = word + 3;
+    for (; *c >= '0' && *c <= '9' && out->number < 1000; c++)
+        out->number = 10 * out->number + (*c - '0');
+    out->is_exact = strcmp(c, "a") == 0;
+    return out->number >= 10 && (*c == '\0' || out->is_exact);
+}
+
+bool bundle_arch_runs_on(const bundle_arch *arch, int compute_capability)
+{
+    return arch->is_exact ? arch->number == compute_capability : arch->number <= compute_capability;
 }
 
 /* ---- grids ---------------------------------------------------------------------------------- */
 
 typedef struct grid_object {
-    int64_t rows, columns, tile_m, tile_n, elements_per_block;
+    int64_t rows, columns, tile_m, tile_n, cluster, elements_per_block;
 } grid_object;
 
 static const json_field tiled_grid_fields[] = {
@@ -44,6 +49,7 @@ static const json_field tiled_grid_fields[] = {
     {"columns", JSON_FIELD_INTEGER, offsetof(grid_object, columns), 1, BUNDLE_MAX_SIZE, 0},
     {"tile_m", JSON_FIELD_INTEGER, offsetof(grid_object, tile_m), 1, 65536, 0},
     {"tile_n", JSON_FIELD_INTEGER, offsetof(grid_object, tile_n), 1, 65536, 0},
+    {"cluster", JSON_FIELD_INTEGER, offsetof(grid_object, cluster), 0, 8, 0},
 };
 static const json_field init_grid_fields[] = {
     {"elements_per_block", JSON_FIELD_INTEGER, offsetof(grid_object, elements_per_block), 1,
@@ -73,6 +79,7 @@ static mmlp_status read_grid(bundle_kernel *kernel, const json_t *object, const 
     kernel->columns = grid.columns;
     kernel->tile_m = grid.tile_m;
     kernel->tile_n = grid.tile_n;
+    kernel->cluster = (int)grid.cluster;
     kernel->elements_per_block = grid.elements_per_block;
     return MMLP_OK;
 }
@@ -104,9 +111,8 @@ static mmlp_status read_images(bundle_kernel *kernel, const mmlp_bundle *bundle,
         image_object image;
         MMLP_TRY(json_fields_read(&image, object, image_fields, COUNT_OF(image_fields), &place));
         bundle_image *read = &kernel->images[kernel->image_count++];
-        read->target = architecture_number(image.target);
         read->is_cubin = image.kind == 0;
-        if (read->target == 0)
+        if (!read_architecture(&read->target, image.target))
             return json_fail_field(&place, "target", json_object_get(object, "target"),
                                    "an architecture such as \"sm_80\"");
         MMLP_TRY(manifest_find_file(&read->file, bundle, image.file, &place));
@@ -137,6 +143,48 @@ static mmlp_status read_lines(bundle_kernel *kernel, const json_t *array, const 
     return MMLP_OK;
 }
 
+/* ---- tensor maps ---------------------------------------------------------------------------- */
+
+typedef struct map_object {
+    const char *tensor;
+    int dtype;
+    int64_t first_column, rows, columns, stride, planes, box_rows;
+} map_object;
+
+#define AT(name) offsetof(map_object, name)
+static const json_field map_fields[] = {
+    {"tensor", JSON_FIELD_STRING, AT(tensor), 0, 0, 0},
+    {"dtype", JSON_FIELD_WORD, AT(dtype), 0, 0, dtype_words},
+    {"first_column", JSON_FIELD_INTEGER, AT(first_column), 0, BUNDLE_MAX_SIZE, 0},
+    {"rows", JSON_FIELD_INTEGER, AT(rows), 0, BUNDLE_MAX_SIZE, 0},
+    {"columns", JSON_FIELD_INTEGER, AT(columns), 1, BUNDLE_MAX_SIZE, 0},
+    {"stride", JSON_FIELD_INTEGER, AT(stride), 1, BUNDLE_MAX_SIZE, 0},
+    {"planes", JSON_FIELD_INTEGER, AT(planes), 1, 2, 0},
+    {"box_rows", JSON_FIELD_INTEGER, AT(box_rows), 1, 256, 0},
+};
+#undef AT
+
+static mmlp_status read_maps(bundle_kernel *kernel, const json_t *array, const json_place *kernels)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s[%d].maps", kernels->array, kernels->index);
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        json_place place = {kernels->document, name, (int)i};
+        map_object m;
+        MMLP_TRY(json_fields_read(&m, json_array_get(array, i), map_fields, COUNT_OF(map_fields),
+                                  &place));
+        kernel->maps[kernel->map_count++] = (bundle_map){.tensor = m.tensor,
+                                                         .dtype = (bundle_dtype)m.dtype,
+                                                         .first_column = m.first_column,
+                                                         .rows = m.rows,
+                                                         .columns = m.columns,
+                                                         .stride = m.stride,
+                                                         .planes = (int)m.planes,
+                                                         .box_rows = (int)m.box_rows};
+    }
+    return MMLP_OK;
+}
+
 /* ---- kernels -------------------------------------------------------------------------------- */
 
 typedef struct kernel_object {
@@ -144,7 +192,7 @@ typedef struct kernel_object {
     int pass, when;
     int64_t threads, dynamic_shared_bytes, reduction;
     double flops_per_token, bytes, bytes_per_token;
-    const json_t *grid, *arguments, *lines, *images;
+    const json_t *grid, *maps, *arguments, *lines, *images;
 } kernel_object;
 
 #define AT(name) offsetof(kernel_object, name)
@@ -162,6 +210,7 @@ static const json_field kernel_fields[] = {
     {"flops_per_token", JSON_FIELD_NUMBER, AT(flops_per_token), 0, 0, 0},
     {"bytes", JSON_FIELD_NUMBER, AT(bytes), 0, 0, 0},
     {"bytes_per_token", JSON_FIELD_NUMBER, AT(bytes_per_token), 0, 0, 0},
+    {"maps", JSON_FIELD_ARRAY, AT(maps), 0, BUNDLE_MAX_MAPS, 0},
     {"arguments", JSON_FIELD_ARRAY, AT(arguments), 1, BUNDLE_MAX_ARGUMENTS, 0},
     {"lines", JSON_FIELD_ARRAY, AT(lines), 0, 1 << 20, 0},
     {"images", JSON_FIELD_ARRAY, AT(images), 0, 64, 0},
@@ -184,8 +233,7 @@ static mmlp_status read_kernel(bundle_kernel *kernel, const mmlp_bundle *bundle,
     kernel->flops_per_token = k.flops_per_token;
     kernel->bytes = k.bytes;
     kernel->bytes_per_token = k.bytes_per_token;
-    kernel->family = architecture_number(k.family);
-    if (kernel->family == 0)
+    if (!read_architecture(&kernel->family, k.family))
         return json_fail_field(place, "family", json_object_get(object, "family"),
                                "an architecture such as \"sm_80\"");
     for (size_t i = 0; i < json_array_size(k.arguments); i++) {
@@ -197,6 +245,7 @@ static mmlp_status read_kernel(bundle_kernel *kernel, const mmlp_bundle *bundle,
     }
     MMLP_TRY(manifest_find_file(&kernel->source, bundle, k.file, place));
     MMLP_TRY(read_grid(kernel, k.grid, place));
+    MMLP_TRY(read_maps(kernel, k.maps, place));
     MMLP_TRY(read_lines(kernel, k.lines, place));
     return read_images(kernel, bundle, k.images, place);
 }

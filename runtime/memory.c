@@ -53,6 +53,8 @@ static int count_users(const mmlp_mlp *mlp, int buffer, bundle_pass pass)
         bool uses = false;
         for (int k = 0; k < loaded->kernel->argument_count; k++)
             uses |= loaded->slots[k] == SLOT_BUFFER + buffer;
+        for (int k = 0; k < loaded->kernel->map_count; k++)
+            uses |= loaded->map_slots[k] == SLOT_BUFFER + buffer;
         users += uses && loaded->kernel->pass == pass;
     }
     return users;

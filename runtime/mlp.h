@@ -19,6 +19,7 @@ typedef struct loaded_kernel {
     CUfunction function;
     const char *origin; /* "bundle", "cache", "compiled" */
     double compile_ms, load_ms;
+    int map_slots[BUNDLE_MAX_MAPS];  /* where the tensor of each map comes from */
     int slots[BUNDLE_MAX_ARGUMENTS]; /* where each parameter comes from */
     int when;                        /* the tensor without which it is left out, or -1 */
 } loaded_kernel;
@@ -64,8 +65,8 @@ mmlp_status memory_check_tokens(const mmlp_mlp *mlp, int64_t tokens);
 
 /* ---- launch.c ------------------------------------------------------------------------------- */
 
-/* The blocks of a launch; 64 bits, at most INT32_MAX after mmlp_mlp_load. */
-int64_t kernel_blocks(const bundle_kernel *kernel, int64_t tokens_or_elements);
+/* The tiles of a launch, those of a cluster as one; at most INT32_MAX after mmlp_mlp_load. */
+int64_t kernel_tiles(const bundle_kernel *kernel, int64_t tokens_or_elements);
 /* Enqueues one kernel. Between mlp_enter and mlp_leave. */
 mmlp_status launch_kernel(mmlp_mlp *mlp, const loaded_kernel *loaded, slot_value *values,
                           int64_t tokens_or_elements, void *stream);

@@ -116,27 +116,42 @@ double tool_milliseconds(void)
 
 /* ---- device --------------------------------------------------------------------------------- */
 
-/* The emulated GPU that stands for an architecture. */
-static const struct {
-    const char *arch, *device;
-} emulated_devices[] = {
-    {"sm_80", "a100"}, {"sm_86", "a10"},   {"sm_89", "l40s"},
-    {"sm_90", "h100"}, {"sm_100", "b200"}, {"sm_120", "rtx5090"},
+/* An architecture: the emulated GPU that stands for it, and what its kernels are compiled for. */
+static const struct architecture {
+    const char *name, *device, *target;
+} architectures[] = {
+    {"sm_80", "a100", "sm_80"},      {"sm_86", "a10", "sm_86"},    {"sm_89", "l40s", "sm_89"},
+    {"sm_90", "h100", "sm_90a"},     {"sm_90a", "h100", "sm_90a"}, {"sm_100", "b200", "sm_100"},
+    {"sm_120", "rtx5090", "sm_120"},
 };
+
+static const struct architecture *find_architecture(const char *name)
+{
+    for (size_t i = 0; i < sizeof architectures / sizeof architectures[0]; ++i)
+        if (strcmp(architectures[i].name, name) == 0)
+            return &architectures[i];
+    return NULL;
+}
+
+/* What a device of that architecture runs: megamlp-gen names the unknown ones. */
+static const char *target_of(const char *arch)
+{
+    const struct architecture *known = find_architecture(arch);
+    return known ? known->target : arch;
+}
 
 static int choose_emulated_device(const char *arch)
 {
     if (!arch || getenv("MMLP_EMULATOR_DEVICE"))
         return 0;
-    for (size_t i = 0; i < sizeof emulated_devices / sizeof emulated_devices[0]; ++i) {
-        if (strcmp(emulated_devices[i].arch, arch) == 0) {
-            setenv("MMLP_EMULATOR_DEVICE", emulated_devices[i].device, 1);
-            return 0;
-        }
-    }
-    return tool_fail(EXIT_USAGE,
-                     "--arch %s: the emulator knows sm_80, sm_86, sm_89, sm_90, sm_100 and sm_120",
-                     arch);
+    const struct architecture *known = find_architecture(arch);
+    if (!known)
+        return tool_fail(EXIT_USAGE,
+                         "--arch %s: the emulator knows sm_80, sm_86, sm_89, sm_90 (sm_90a), "
+                         "sm_100 and sm_120",
+                         arch);
+    setenv("MMLP_EMULATOR_DEVICE", known->device, 1);
+    return 0;
 }
 
 static mmlp_status create_context(mmlp_context **out, const char *driver)
@@ -155,7 +170,7 @@ static int check_arch(mmlp_context *context, const char *arch)
     mmlp_status status = mmlp_context_properties(context, &device);
     if (status != MMLP_OK)
         return tool_fail_status(status);
-    if (arch && strcmp(arch, device.arch) != 0)
+    if (arch && strcmp(target_of(arch), target_of(device.arch)) != 0)
         return tool_fail(
             EXIT_DEVICE,
             "--arch %s: the device (%s) is %s; leave --arch out, or use --device emulator", arch,
@@ -276,7 +291,7 @@ int tool_generate(char **bundle, const char *spec, const char *arch, const char 
     if (arch) {
         arguments[5] = "--cubin";
         arguments[6] = "--arch";
-        arguments[7] = (char *)arch;
+        arguments[7] = (char *)target_of(arch);
     }
     int code = run_program(arguments, STDOUT_FILENO);
     if (code == 127)
@@ -311,7 +326,7 @@ int tool_check_kernels(char **report, const char *spec, const char *arch)
         free(generator);
         return tool_fail(EXIT_DEVICE, "out of memory");
     }
-    char *arguments[] = {generator, "check", (char *)spec, "--arch", (char *)arch, NULL};
+    char *arguments[] = {generator, "check", (char *)spec, "--arch", (char *)target_of(arch), NULL};
     int code = run_program(arguments, output);
     if (code == 127)
         code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it compiles the kernels of a spec",

@@ -32,6 +32,22 @@ __device__ __forceinline__ void store4(${storage} *destination, const float (&va
                    fp32_to_${storage}x2(values[2], values[3]));
 }
 
+//% if kernel.accumulators then
+// One of the two in a word.
+__device__ __forceinline__ float unpack(unsigned pair, int which)
+{
+    return ${storage}_to_fp32((unsigned short)(which == 0 ? pair : pair >> 16));
+}
+
+// source: 4-byte aligned, in global memory, not written by this kernel.
+__device__ __forceinline__ void load2(float (&values)[2], const ${storage} *source)
+{
+    const unsigned pair = global_load_4(source);
+    values[0] = unpack(pair, 0);
+    values[1] = unpack(pair, 1);
+}
+
+//% end
 // The value as the storage type holds it.
 __device__ __forceinline__ float as_stored(float value)
 {

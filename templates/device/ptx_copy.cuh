@@ -58,3 +58,26 @@ __device__ __forceinline__ void global_store_8(void *destination, unsigned low, 
                  : "l"(__cvta_generic_to_global(destination)), "r"(low), "r"(high)
                  : "memory");
 }
+//% if kernel.accumulators then
+
+// 9.7.9.8 ld, read-only data: 4 bytes from a 4-byte aligned address.
+__device__ __forceinline__ unsigned global_load_4(const void *source)
+{
+    unsigned word;
+    asm("ld.global.nc.b32 %0, [%1];" : "=r"(word) : "l"(__cvta_generic_to_global(source)));
+    return word;
+}
+
+// Shared memory, 8 and 4 bytes.
+__device__ __forceinline__ void shared_store_8(unsigned destination, float low, float high)
+{
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" : : "r"(destination), "f"(low), "f"(high) : "memory");
+}
+
+__device__ __forceinline__ float shared_load_4(unsigned source)
+{
+    float value;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(source) : "memory");
+    return value;
+}
+//% end

@@ -1,16 +1,6 @@
 // ptx_mma.cuh: inline PTX of the warp-wide matrix instructions (PTX ISA 9.0).
 
-// 9.7.14.5.15 ldmatrix: four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of
-// matrix l / 8 and receives in r[j] the elements (l / 4, 2 * (l % 4) + {0, 1}) of matrix j.
-__device__ __forceinline__ void ldmatrix_x4(unsigned (&r)[4], unsigned row_address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(row_address)
-                 : "memory");
-}
-
-// The same, each matrix transposed: r[j] holds the elements (2 * (l % 4) + {0, 1}, l / 4) of matrix j.
+// ldmatrix_x4 with each matrix transposed: r[j] holds the elements (2 * (l % 4) + {0, 1}, l / 4) of matrix j.
 __device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&r)[4], unsigned row_address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -17,6 +17,8 @@
 
 //% include "device/ptx_copy.cuh"
 
+//% include "device/ptx_matrix.cuh"
+
 //% include "device/ptx_mma.cuh"
 
 //% include "device/ptx_convert.cuh"

@@ -85,8 +85,8 @@ Test(bundle, holds_every_file_that_its_manifest_hashes)
     json_t *json = json_loads(manifest, 0, NULL);
     const char *name;
     json_t *hash;
-    cr_assert_eq(json_object_size(json_object_get(json, "files")), 8);
-    cr_assert_eq(count_entries("a.mlp"), 9);
+    cr_assert_eq(json_object_size(json_object_get(json, "files")), 8 + 6);
+    cr_assert_eq(count_entries("a.mlp"), 9 + 6);
     json_object_foreach(json_object_get(json, "files"), name, hash)
     {
         char wanted[33];
@@ -227,12 +227,17 @@ Test(bundle, every_spec_of_the_repository_becomes_one)
 Test(bundle, images_are_built_ahead_of_time)
 {
     module_spec spec;
-    static const char *const archs[] = {"sm_80", "sm_90"};
-    bundle_options options = {archs, 2, true, true, false};
+    static const char *const archs[] = {"sm_80", "sm_90", "sm_90a"};
+    bundle_options options = {archs, 3, true, true, false};
     go_to_temporary_folder();
     load_source(&spec, "tests/specs/swiglu_nobias.lua");
     cr_assert_eq(bundle_write(&spec, "a.mlp", &options), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(count_entries("a.mlp"), 1 + 7 + 7 * 2 * 2);
+    cr_assert_eq(count_entries("a.mlp"), 1 + (7 + 6) + (7 * 2 + 7) * 2);
+    /* sm_90a has GEMMs of its own, and what every architecture has besides. */
+    cr_assert_eq(access("a.mlp/linear_fc1_forward_sm_90a.sm_90a.cubin", R_OK), 0);
+    cr_assert_neq(access("a.mlp/linear_fc1_forward_sm_90a.sm_90.cubin", R_OK), 0);
+    cr_assert_neq(access("a.mlp/linear_fc1_forward.sm_90a.cubin", R_OK), 0);
+    cr_assert_eq(access("a.mlp/fill.sm_90a.cubin", R_OK), 0);
     size_t bytes;
     char *ptx = read_all("a.mlp", "linear_fc1_forward.sm_90.ptx", &bytes);
     cr_assert(strstr(ptx, ".target sm_90"));
@@ -293,11 +298,12 @@ Test(check, a_stack_frame_fails)
     int failures;
     load_source(&spec, "specs/llama3_8b.lua");
     cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK);
-    emit_kernel kernel = {.plan = &p, .entry = "f", .file = "f.cu"};
+    emit_kernel kernel = {
+        .plan = &p, .pass = "forward", .step_name = "f", .entry = "f", .file = "f.cu"};
     text_puts(&kernel.source.text, "extern \"C\" __global__ void f(volatile int *p, int n)\n"
                                    "{ int a[64]; for (int i = 0; i < 64; i++) a[i] = p[i];\n"
                                    "  for (int i = 0; i < n; i++) a[p[i]] += i; *p = a[n]; }\n");
-    emit_kernels kernels = {&kernel, 1};
+    emit_kernels kernels = {.kernels = &kernel, .count = 1};
     static const char *const archs[] = {"sm_80"};
     FILE *out = fopen("/dev/null", "w");
     cr_assert_eq(check_kernels(&failures, out, &kernels, archs, 1), MMLP_OK, "%s",

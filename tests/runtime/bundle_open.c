@@ -102,7 +102,7 @@ Test(bundle, another_format_says_to_generate_again)
     json_object_set_new(made.manifest, "format", json_integer(1));
     made_write(&made);
     cr_expect_eq(open_it(&made), MMLP_ERROR_FORMAT);
-    cr_expect(strstr(mmlp_last_error(), "format: found 1, this library reads format 2: generate "
+    cr_expect(strstr(mmlp_last_error(), "format: found 1, this library reads format 3: generate "
                                         "the bundle again"),
               "%s", mmlp_last_error());
     made_free(&made);
@@ -213,8 +213,21 @@ static const struct {
     {"kernels.0.grid.tile_m", "0", "kernels[0].grid.tile_m: found 0"},
     {"kernels.2.grid.elements_per_block", "0", "kernels[2].grid.elements_per_block: found 0"},
     {"kernels.0.grid", "{\"elements_per_block\":128}", "kernels[0].grid.rows: found nothing"},
-    {"kernels.0.grid", "{\"rows\":16777216,\"columns\":128,\"tile_m\":1,\"tile_n\":1}",
+    {"kernels.0.grid",
+     "{\"rows\":16777216,\"columns\":128,\"tile_m\":1,\"tile_n\":1,\"cluster\":0}",
      "kernels[0].grid.rows: found 16777216, wanted a grid of at most 2147483647 blocks"},
+    {"kernels.0.family", "\"sm_90b\"", "kernels[0].family: found \"sm_90b\""},
+    {"kernels.0.grid.cluster", "9",
+     "kernels[0].grid.cluster: found 9, wanted an integer from 0 to 8"},
+    {"kernels.0.maps", "[{}]", "kernels[0].maps[0].tensor: found nothing"},
+    {"kernels.0.maps",
+     "[{\"tensor\":\"output\",\"dtype\":\"int8\",\"first_column\":0,\"rows\":0,\"columns\":8,"
+     "\"stride\":8,\"planes\":1,\"box_rows\":64}]",
+     "kernels[0].maps[0].dtype: found \"int8\", wanted \"bf16\" or \"fp16\" or \"fp32\""},
+    {"kernels.0.maps",
+     "[{\"tensor\":\"output\",\"dtype\":\"bf16\",\"first_column\":0,\"rows\":0,\"columns\":8,"
+     "\"stride\":8,\"planes\":3,\"box_rows\":64}]",
+     "kernels[0].maps[0].planes: found 3, wanted an integer from 1 to 2"},
     {"kernels.0.arguments", "[]", "kernels[0].arguments: found an array of 0"},
     {"kernels.0.arguments.0", "5", "kernels[0].arguments: found 5, wanted names of arguments"},
     {"kernels.0.flops_per_token", "-1", "kernels[0].flops_per_token: found -1"},
@@ -299,15 +312,15 @@ static const char *const texts[] = {
     "null",
     "7",
     "\"manifest\"",
-    "{\"format\": 2}",
-    "{\"format\": 2, \"hash\": \"",
-    "{\"format\": 2, \"hash\": \"00000000000000000000000000000000\"}",
-    "{\"format\": 2, \"hash\": \"00000000000000000000000000000000\", \"mlp\": 1e999}",
+    "{\"format\": 3}",
+    "{\"format\": 3, \"hash\": \"",
+    "{\"format\": 3, \"hash\": \"00000000000000000000000000000000\"}",
+    "{\"format\": 3, \"hash\": \"00000000000000000000000000000000\", \"mlp\": 1e999}",
     "{\"format\": 99999999999999999999999999}",
-    "{\"format\": 2, \"format\": 1}",
-    "{\"format\": 2} trailing",
-    "{\"format\": 2, \"name\": \"\\ud800\"}",
-    "\xff\xfe{\"format\": 2}",
+    "{\"format\": 3, \"format\": 1}",
+    "{\"format\": 3} trailing",
+    "{\"format\": 3, \"name\": \"\\ud800\"}",
+    "\xff\xfe{\"format\": 3}",
 };
 
 Test(bundle, text_that_is_no_manifest_is_refused)

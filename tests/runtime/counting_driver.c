@@ -54,6 +54,13 @@
       (function, attribute, value))                                                                \
     X(cuFuncGetParamInfo, (CUfunction function, size_t index, size_t * offset, size_t * bytes),    \
       (function, index, offset, bytes))                                                            \
+    X(cuTensorMapEncodeTiled,                                                                      \
+      (CUtensorMap * map, CUtensorMapDataType type, cuuint32_t rank, void *address,                \
+       const cuuint64_t *sizes, const cuuint64_t *strides, const cuuint32_t *box,                  \
+       const cuuint32_t *steps, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,      \
+       CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill),                            \
+      (map, type, rank, address, sizes, strides, box, steps, interleave, swizzle, promotion,       \
+       fill))                                                                                      \
     X(cuLaunchKernel,                                                                              \
       (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,   \
        unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **parameters,    \

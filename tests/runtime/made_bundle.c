@@ -77,7 +77,7 @@ static const struct {
     {"made_fc1.cu", fc1_source}, {"made_fc2.cu", fc2_source}, {"made_fill.cu", fill_source}};
 
 static const char manifest_text[] = TEXT({
-    "format" : 2,
+    "format" : 3,
     "hash" : "00000000000000000000000000000000",
     "name" : "made",
     "generator" : "by hand",
@@ -130,11 +130,12 @@ static const char manifest_text[] = TEXT({
             "family" : "sm_80",
             "threads" : 64,
             "dynamic_shared_bytes" : 0,
-            "grid" : {"rows" : 0, "columns" : 40, "tile_m" : 1, "tile_n" : 40},
+            "grid" : {"rows" : 0, "columns" : 40, "tile_m" : 1, "tile_n" : 40, "cluster" : 0},
             "reduction" : 24,
             "flops_per_token" : 3840,
             "bytes" : 8000,
             "bytes_per_token" : 580,
+            "maps" : [],
             "arguments" : [
                 "hidden_states", "linear_fc1.weight", "linear_fc1.bias", "per_token_scale",
                 "fc1_output", "activation_output", "tokens"
@@ -151,11 +152,12 @@ static const char manifest_text[] = TEXT({
             "family" : "sm_80",
             "threads" : 32,
             "dynamic_shared_bytes" : 1024,
-            "grid" : {"rows" : 0, "columns" : 24, "tile_m" : 1, "tile_n" : 24},
+            "grid" : {"rows" : 0, "columns" : 24, "tile_m" : 1, "tile_n" : 24, "cluster" : 0},
             "reduction" : 40,
             "flops_per_token" : 1920,
             "bytes" : 3840,
             "bytes_per_token" : 256,
+            "maps" : [],
             "arguments" : [ "activation_output", "linear_fc2.weight", "output", "tokens" ],
             "lines" : [],
             "images" : []
@@ -174,6 +176,7 @@ static const char manifest_text[] = TEXT({
             "flops_per_token" : 0,
             "bytes" : 0,
             "bytes_per_token" : 0,
+            "maps" : [],
             "arguments" : [
                 "destination", "elements", "columns", "first_column", "whole_columns", "half_rows",
                 "first_row", "whole_half_rows", "a", "b", "seed", "distribution", "dtype"

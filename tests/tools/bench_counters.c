@@ -45,8 +45,11 @@ static json_t *number(const json_t *kernel, const char *name)
     return value;
 }
 
-static void expect_kernel(const json_t *kernel, const char *name)
+/* Of the family of sm_90a. */
+static void expect_kernel(const json_t *kernel, const char *step)
 {
+    char name[80];
+    snprintf(name, sizeof name, "%s_sm_90a", step);
 #define IS_THERE(field, unit, meaning) number(kernel, #field);
     EMU_COUNTERS(IS_THERE)
 #undef IS_THERE

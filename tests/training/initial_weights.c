@@ -222,7 +222,7 @@ static void fill_part(fp32_tensor *out, const loaded_mlp *l, const init_part *pa
                           &seed,
                           &distribution,
                           &dtype};
-    unsigned blocks = (unsigned)kernel_blocks(fill->kernel, p.elements);
+    unsigned blocks = (unsigned)kernel_tiles(fill->kernel, p.elements);
     cr_assert_eq(context_enter(l->context), MMLP_OK);
     cr_assert_eq(l->context->cuda.cuLaunchKernel(fill->function, blocks, 1, 1,
                                                  (unsigned)fill->kernel->threads, 1, 1, 0, NULL,

@@ -1,0 +1,50 @@
+// ptx_cluster.cuh: inline PTX of what the blocks of a cluster do together (PTX ISA 9.0).
+
+// 9.7.13.3: all threads of all blocks; what they wrote before is seen by all after.
+__device__ __forceinline__ void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+}
+
+__device__ __forceinline__ unsigned cluster_rank()
+{
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// 9.7.9.23 mapa, 9.7.13.15.13 mbarrier.arrive: at the barrier that lies at the same address of that block.
+__device__ __forceinline__ void mbarrier_arrive_at(unsigned barrier, unsigned rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 remote;\n"
+                 "mapa.shared::cluster.u32 remote, %0, %1;\n"
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+                 "}"
+                 :
+                 : "r"(barrier), "r"(rank)
+                 : "memory");
+}
+
+// The box goes to the same address of every block of `blocks` (a bit each), and arrives at its barrier there.
+__device__ __forceinline__ void tensor_multicast_2d(unsigned destination, const TensorMap &map, unsigned barrier, int x, int y,
+                                                    unsigned short blocks)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1, {%3, %4}], [%2], %5;"
+                 :
+                 : "r"(destination), "l"(&map), "r"(barrier), "r"(x), "r"(y), "h"(blocks)
+                 : "memory");
+}
+
+__device__ __forceinline__ void tensor_multicast_3d(unsigned destination, const TensorMap &map, unsigned barrier, int x, int y,
+                                                    int z, unsigned short blocks)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1, {%3, %4, %5}], [%2], %6;"
+                 :
+                 : "r"(destination), "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks)
+                 : "memory");
+}
