@@ -67,7 +67,8 @@ generated generated_read(victim which)
     json_array_foreach(json_object_get(k.manifest, "kernels"), i, entry)
     {
         if (strcmp(json_string_value(json_object_get(entry, "pass")), victims[which].pass) == 0 &&
-            strcmp(json_string_value(json_object_get(entry, "step")), victims[which].step) == 0)
+            strcmp(json_string_value(json_object_get(entry, "step")), victims[which].step) == 0 &&
+            strcmp(json_string_value(json_object_get(entry, "family")), "sm_80") == 0)
             k.entry = entry;
     }
     cr_assert_not_null(k.entry);
