@@ -29,7 +29,7 @@ _Noreturn void decode_unknown(decoder *d)
         used += snprintf(opcode + used, sizeof opcode - (size_t)used, ".%s",
                          d->statement->modifiers[i]);
     }
-    decode_fail(d, "instruction '%s' is not implemented", opcode);
+    decode_fail(d, "instruction '%s' is not supported", opcode);
 }
 
 static void decode_statement(decoder *d, const ptx_statement *s)

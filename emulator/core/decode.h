@@ -143,7 +143,7 @@ typedef struct decoder {
 /* ---- decode.c ---- */
 _Noreturn void decode_fail(decoder *d, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-_Noreturn void decode_unknown(decoder *d); /* this combination of words is not implemented */
+_Noreturn void decode_unknown(decoder *d); /* this combination of words is not supported */
 void decode_statements(decoder *d);        /* the body of d->instance */
 void decode_place_locals(decoder *d, ptx_function *f); /* decode_control.c: its .local, .param */
 void decode_operand_count(decoder *d, int least, int most);

@@ -163,7 +163,7 @@ static void call_external(decoder *d, const ptx_function *f, const ptx_operand *
     const char *name = f->name->chars;
     bool is_print = strcmp(name, "vprintf") == 0;
     if (!is_print && strcmp(name, "__assertfail") != 0) {
-        decode_fail(d, "the external function '%.200s' is not implemented", name);
+        decode_fail(d, "the external function '%.200s' is not supported", name);
     }
     if (!arguments || arguments->item_count < (is_print ? 2 : 4)) {
         decode_fail(d, "'%s' has too few arguments", name);
@@ -237,7 +237,7 @@ void decode_call(decoder *d)
         results = &s->operands[at++];
     }
     if (at >= s->operand_count || s->operands[at].kind != OPERAND_NAME) {
-        decode_fail(d, "calls through a register are not implemented");
+        decode_fail(d, "calls through a register are not supported");
     }
     const ptx_operand *callee = &s->operands[at++];
     if (at < s->operand_count && s->operands[at].kind == OPERAND_VECTOR) {

@@ -84,7 +84,7 @@ void decode_mov(decoder *d)
         return;
     }
     if (from->kind == OPERAND_NAME && ptx_find_function(d->module, from->name)) {
-        decode_fail(d, "the address of function '%.200s' is not implemented", from->name->chars);
+        decode_fail(d, "the address of function '%.200s' is not supported", from->name->chars);
     }
     uint32_t value = decode_use(d, from, bytes);
     ir_op op = bytes == 2   ? IR_mov_b16

@@ -145,7 +145,7 @@ static void read_words(decoder *d, const opcode_row *opcode)
             }
         }
         if (!found) {
-            decode_fail(d, "modifier '.%s' of '%s' is not implemented", spelling,
+            decode_fail(d, "modifier '.%s' of '%s' is not supported", spelling,
                         d->statement->opcode);
         }
         take_word(d, found);
@@ -163,7 +163,7 @@ decode_function *decode_read_words(decoder *d)
         row = &alu_opcode;
     }
     if (!row) {
-        decode_fail(d, "opcode '%s' is not implemented", name);
+        decode_fail(d, "opcode '%s' is not supported", name);
     }
     read_words(d, row);
     return row->decode;

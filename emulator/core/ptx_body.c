@@ -301,7 +301,7 @@ static void parse_labelled(ptx_parser *p, int guard, bool guard_negated)
     if (parser_accept_directive(p, "branchtargets")) {
         parse_targets(p, s);
     } else if (parser_at_directive(p, "callprototype") || parser_at_directive(p, "calltargets")) {
-        ptx_fail(p->module, line, "calls through a register are not implemented");
+        ptx_fail(p->module, line, "calls through a register are not supported");
     }
 }
 

@@ -585,7 +585,7 @@ static void parse_module(ptx_parser *p)
             parse_target(p);
         } else if (parser_accept_directive(p, "address_size")) {
             if (parser_expect_int(p) != 64) {
-                parser_unexpected(p, "64 before it: addresses of 32 bits are not implemented");
+                parser_unexpected(p, "64 before it: addresses of 32 bits are not supported");
             }
         } else if (parser_accept_directive(p, "global")) {
             parser_variable(p, SPACE_GLOBAL, is_extern, &variables, &count, false);

@@ -127,7 +127,7 @@ static bool decodes(inquiry *q)
         ir_kernel_free(kernel);
         if (kernel)
             return true;
-        if (q->is_mma && strstr(q->module.error, "is not implemented"))
+        if (q->is_mma && strstr(q->module.error, "is not supported"))
             break;
     }
     return false;

@@ -616,7 +616,7 @@ Test(faults, a_text_that_is_wrong_is_refused_with_its_line)
         CUresult result;
     } cases[] = {
         {HEADER ENTRY "  frobnicate.b32 %r0, %r1;\n  ret;\n}\n",
-         "PTX line 8: opcode 'frobnicate' is not implemented", CUDA_ERROR_INVALID_PTX},
+         "PTX line 8: opcode 'frobnicate' is not supported", CUDA_ERROR_INVALID_PTX},
         {HEADER ENTRY "  ret;\n  add.frob.u32 %r0, %r1, %r2;\n}\n",
          "PTX line 9: ", CUDA_ERROR_INVALID_PTX},
         {HEADER ENTRY "  add.u32 %r0, %r1, %r9;\n  ret;\n}\n", "'%r9'", CUDA_ERROR_INVALID_PTX},

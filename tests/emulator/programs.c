@@ -570,9 +570,9 @@ Test(programs, what_cannot_be_run_is_refused_by_name_when_it_is_loaded)
     static const struct {
         const char *file, *text;
     } cases[] = {
-        {"pointers.cu", "calls through a register are not implemented"},
+        {"pointers.cu", "calls through a register are not supported"},
         {"recursion.cu", "recursive call of '"},
-        {"heap.cu", "the external function 'malloc' is not implemented"},
+        {"heap.cu", "the external function 'malloc' is not supported"},
         {"wmma.cu", "wmma"},
     };
     device_open();

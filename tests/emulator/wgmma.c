@@ -351,7 +351,7 @@ Test(wgmma, what_the_isa_does_not_have_does_not_load)
         const char *target, *statement, *said;
     } cases[] = {
         {"sm_90", "wgmma.fence.sync.aligned;", "'wgmma' needs .target sm_90a"},
-        {"sm_90a", "wgmma.fence.aligned;", "is not implemented"},
+        {"sm_90a", "wgmma.fence.aligned;", "is not supported"},
         {"sm_90a", "wgmma.wait_group.sync.aligned -1;", "of -1 groups: 0 or more are wanted"},
         {"sm_90a", N8 "{%f0,%f1}, %rd0, %rd1, 1, 1, 1, 0, 0;", "D of 'wgmma' has 2 registers, 4"},
         {"sm_90a", N8 "{%f0,%f1,%f2,%f1}, %rd0, %rd1, 1, 1, 1, 0, 0;",
@@ -365,13 +365,13 @@ Test(wgmma, what_the_isa_does_not_have_does_not_load)
         {"sm_90a", N8 D4 ", %rd0, %rd1, 1, 1, 1, 0;", "'wgmma' has 7 operands, 8 are wanted"},
         {"sm_90a",
          "wgmma.mma_async.sync.aligned.m64n8k8.f32.bf16.bf16 " D4 ", %rd0, %rd1, 1, 1, 1, 0, 0;",
-         "is not implemented"},
+         "is not supported"},
         {"sm_90a", "wgmma.mma_async.sync.aligned.m64n40k32.s32.s8.s8 " D4 ", %rd0, %rd1, 1;",
-         "is not implemented"},
+         "is not supported"},
         {"sm_90a",
          "wgmma.mma_async.sync.aligned.m64n8k16.f16.bf16.bf16 {%r0,%r1}, %rd0, %rd1, 1, 1, 1, 0, "
          "0;",
-         "is not implemented"},
+         "is not supported"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         check_refused(cases[i].target, cases[i].statement, cases[i].said);
