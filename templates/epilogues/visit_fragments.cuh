@@ -12,7 +12,6 @@
 //% local wide = e.stores[1].type == "float"
 //% local sums = #e.column_sums > 0 or #e.row_sums > 0
 
-constexpr int panel_bytes = 8192;
 constexpr int panel_columns = ${wide and 32 or 64};
 constexpr int panels = tile_columns / panel_columns;
 constexpr int accumulators_per_half = tile_columns / 2; // of a thread

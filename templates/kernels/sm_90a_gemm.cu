@@ -45,10 +45,10 @@ constexpr int stage_bytes = 2 * (tile_m + tile_n) * tile_k;
 constexpr int staged_panels = ${kernel.staged_panels}; // of a warpgroup, between the epilogue and the copies that store
 constexpr int input_panels = ${kernel.input_panels};   // of a warpgroup, of element inputs
 constexpr int sum_bytes = 8 * tile_columns * 4; // of a column sum: every warp's
-constexpr int panels_offset = stages * stage_bytes;
-constexpr int staged_offset = panels_offset;
-constexpr int inputs_offset = staged_offset + consumers * staged_panels * 8192;
-constexpr int sums_offset = inputs_offset + consumers * input_panels * 8192;
+constexpr int panel_bytes = 8192; // 64 rows of 128 bytes
+constexpr int staged_offset = stages * stage_bytes;
+constexpr int inputs_offset = staged_offset + consumers * staged_panels * panel_bytes;
+constexpr int sums_offset = inputs_offset + consumers * input_panels * panel_bytes;
 constexpr int barriers_offset = sums_offset + ${#e.column_sums} * sum_bytes;
 static_assert(threads == 128 * (1 + consumers) && tile_m == 64 * consumers && tile_k == 64, "the roles of the warpgroups");
 static_assert(barriers_offset + 8 * (2 * stages + 2) <= shared_bytes, "all parts fit");
@@ -181,7 +181,7 @@ ${kernel.entry}(
                 mbarrier_wait(inputs_empty, inputs_parity ^ 1);
                 inputs_parity ^= 1;
 //%     local wanted = e.element_inputs[1].where_beta_is_1 and "beta == 0 ? 0 : " or ""
-                mbarrier_arrive_expect(inputs_full, ${wanted}consumers * input_panels * 8192);
+                mbarrier_arrive_expect(inputs_full, ${wanted}consumers * input_panels * panel_bytes);
 //%     if wanted ~= "" then
                 if (beta != 0)
 //%     end
