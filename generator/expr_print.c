@@ -33,6 +33,7 @@ typedef struct printer {
     printed *nodes;
     text *statements;
     int temporaries;
+    bool shares_sigmoid; /* it is needed for several arguments, mostly u and -u */
 } printer;
 
 /* The shortest decimal that reads back as the same fp32 number, with an f. */
@@ -131,7 +132,8 @@ static binding print_node(text *out, const printer *p, int index)
         break;
     }
     char name[32];
-    snprintf(name, sizeof name, "mlp_%s", program_op_name(node->op));
+    bool shared = node->op == PROGRAM_sigmoid && p->shares_sigmoid;
+    snprintf(name, sizeof name, "mlp_%s%s", program_op_name(node->op), shared ? "_shared" : "");
     return print_call(out, p, node, name);
 }
 
@@ -168,8 +170,19 @@ static void maybe_name(printer *p, int index, const text *expression)
     n->binding = BINDING_ATOM;
 }
 
+static bool shares_sigmoid(const printer *p)
+{
+    int count = 0;
+    for (int i = 0; i < p->program->count; i++) {
+        program_op op = p->program->nodes[i].op;
+        count += p->nodes[i].uses > 0 && (op == PROGRAM_sigmoid || op == PROGRAM_tanh);
+    }
+    return count > 1;
+}
+
 static mmlp_status print_all(printer *p)
 {
+    p->shares_sigmoid = shares_sigmoid(p);
     for (int i = 0; i < p->program->count; i++) {
         printed *n = &p->nodes[i];
         if (n->uses == 0)
@@ -191,7 +204,7 @@ mmlp_status expr_print(text *statements, text *values, const program *graph, con
                        int result_count, const expr_name *names, int name_count)
 {
     mmlp_status status = MMLP_OK;
-    printer p = {graph, calloc((size_t)graph->count + 1, sizeof(printed)), statements, 0};
+    printer p = {graph, calloc((size_t)graph->count + 1, sizeof(printed)), statements, 0, false};
     if (!p.nodes)
         return mmlp_fail_memory((size_t)graph->count * sizeof(printed), "an expression");
     for (int r = 0; r < result_count; r++)

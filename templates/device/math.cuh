@@ -16,15 +16,21 @@ __device__ __forceinline__ float mlp_log(float x)
     return 0.6931471805599453f * (mlp_lg2_approx(scaled) + offset);
 }
 
-// 1 / (1 + e^-x), accurate in both tails. Written with |x|, so that sigmoid(x) and sigmoid(-x) share e and r.
+// 1 / (1 + e^-x), accurate in both tails: where e^-x is infinite, below -88.7, the result is 0.
 __device__ __forceinline__ float mlp_sigmoid(float x)
+{
+    return mlp_rcp_approx(1.0f + mlp_ex2_approx(-1.4426950408889634f * x));
+}
+
+// The same with |x|, so that sigmoid(x), sigmoid(-x) and tanh(x / 2) share e and r: for expressions that have several.
+__device__ __forceinline__ float mlp_sigmoid_shared(float x)
 {
     const float e = mlp_ex2_approx(-1.4426950408889634f * fabsf(x));
     const float r = mlp_rcp_approx(1.0f + e);
     return x < 0.0f ? e * r : r;
 }
 
-// A polynomial below 0.6 (relative error 2e-8), where 1 - 2 e r would cancel. Shares e and r with sigmoid(2x).
+// A polynomial below 0.6 (relative error 2e-8), where 1 - 2 e r would cancel. Shares e and r with sigmoid_shared(2x).
 __device__ __forceinline__ float mlp_tanh(float x)
 {
     const float square = x * x;

@@ -160,6 +160,7 @@ static void functions_at(float x)
         {"erf", (double)mlp_erf(x), erf(d), 2e-6 * fabs(erf(d))},
         {"erfc", (double)mlp_erfc(x), erfc(d), 1e-5 * erfc(d)},
         {"sigmoid", (double)mlp_sigmoid(x), 1 / (1 + exp(-d)), 1e-5 / (1 + exp(-d))},
+        {"sigmoid_shared", (double)mlp_sigmoid_shared(x), 1 / (1 + exp(-d)), 1e-5 / (1 + exp(-d))},
         {"softplus", (double)mlp_softplus(x), d > 0 ? d + log1p(exp(-d)) : log1p(exp(d)),
          1e-5 * (d > 0 ? d + log1p(exp(-d)) : log1p(exp(d)))},
         {"exp", (double)mlp_exp(x), exp(d), 1e-5 * exp(d)},
