@@ -214,6 +214,9 @@ static mmlp_status build_plans(emit_kernels *out, const module_spec *spec)
         return mmlp_fail_memory((size_t)count * sizeof *out->plans, "plans");
     for (int i = 0; i < count; i++)
         MMLP_TRY(plan_build(&out->plans[out->plan_count++], spec, families[i]));
+    /* The buffers and the kernels that add are the first family's. */
+    for (int i = 1; i < count; i++)
+        assert(out->plans[i].fc1_bias_rows == out->plans[0].fc1_bias_rows);
     return MMLP_OK;
 }
 

@@ -118,7 +118,9 @@ static mmlp_status print_expression(text *out, const plan_epilogue *e)
             text_puts(out, "                 ");
             print_place(out, &e->outputs[i]);
             text_printf(out, " = %s%s%s\n", verbs[e->outputs[i].kind], text_string(&values[i]),
-                        e->outputs[i].kind == PLAN_COLUMN_SUMS ? ", as stored" : "");
+                        e->outputs[i].kind == PLAN_COLUMN_SUMS ? ", as stored"
+                        : e->outputs[i].adds_where_beta_is_1   ? ", added in memory where beta is 1"
+                                                               : "");
         }
     }
     text_free(&statements);
