@@ -265,7 +265,7 @@ mmlp_status bundle_write(const module_spec *spec, const char *path, const bundle
         status = mmlp_fail(MMLP_ERROR_IO, "%s exists; --force replaces it", place);
         goto cleanup;
     }
-    MMLP_TRY_CLEANUP(emit_spec(&kernels, spec));
+    MMLP_TRY_CLEANUP(emit_spec(&kernels, spec, options->tile));
     MMLP_TRY_CLEANUP(add_sources(&c, &kernels));
     MMLP_TRY_CLEANUP(add_images(&c, &kernels, options));
     MMLP_TRY_CLEANUP(manifest_print(&manifest, &manifest_bytes, &kernels, c.files, c.count));

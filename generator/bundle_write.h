@@ -12,8 +12,9 @@
 typedef struct bundle_options {
     const char *const *archs; /* targets of prebuilt images; NULL: "sm_80" */
     int arch_count;
-    bool ptx, cubin; /* which images to build */
-    bool force;      /* replace an existing bundle */
+    bool ptx, cubin;  /* which images to build */
+    bool force;       /* replace an existing bundle */
+    const char *tile; /* of plan_build; NULL: the best */
 } bundle_options;
 
 /*

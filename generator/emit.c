@@ -31,7 +31,7 @@ void emit_add_argument(emit_kernel *kernel, const char *name)
 
 static void describe_gemm(emit_kernel *kernel, const plan_step *step)
 {
-    const plan_candidate *chosen = &step->candidates[step->chosen];
+    const plan_candidate *chosen = kernel->candidate;
     const plan_epilogue *e = &step->epilogue;
     bool fp32 = kernel->plan->spec->config.params_dtype == SPEC_DTYPE_fp32, accumulates = false;
     bool maps = kernel->plan->family->has_tensor_maps && !fp32;
@@ -102,13 +102,15 @@ static void describe_finish_rows(emit_kernel *kernel, const plan_step *step)
     emit_add_argument(kernel, "tokens");
 }
 
-static void describe_step(emit_kernel *kernel, const plan_step *step)
+static void describe_step(emit_kernel *kernel, const plan_step *step, int variant)
 {
     kernel->step = step;
     kernel->pass = plan_pass_name(step->pass);
     kernel->step_name = step->name;
     switch (step->kind) {
     case PLAN_GEMM:
+        kernel->candidate = &step->candidates[step->variants[variant].candidate];
+        kernel->most_tokens = step->variants[variant].most_tokens;
         describe_gemm(kernel, step);
         break;
     case PLAN_GRAD_OUTPUT_SUMS:
@@ -169,6 +171,8 @@ static mmlp_status emit(emit_kernel *kernel)
     else
         text_puts(&name, kernel->step_name);
     text entry = TEXT_INIT;
+    if (kernel->most_tokens)
+        text_puts(&name, "_few_tokens");
     if (kernel->plan->family->is_exact)
         text_printf(&name, "_%s", kernel->plan->family->name);
     text_printf(&entry, "%s_%s", kernel->plan->spec->name, text_string(&name));
@@ -193,18 +197,18 @@ static mmlp_status check_supported(const plan *p)
 }
 
 /* The plan's kernel of step i, or the one that belongs to no step. */
-static mmlp_status add_kernel(emit_kernels *out, const plan *p, int step)
+static mmlp_status add_kernel(emit_kernels *out, const plan *p, int step, int variant)
 {
     emit_kernel *kernel = &out->kernels[out->count++];
     kernel->plan = p;
     if (step < p->step_count)
-        describe_step(kernel, &p->steps[step]);
+        describe_step(kernel, &p->steps[step], variant);
     else
         describe_fill(kernel);
     return emit(kernel);
 }
 
-static mmlp_status build_plans(emit_kernels *out, const module_spec *spec)
+static mmlp_status build_plans(emit_kernels *out, const module_spec *spec, const char *tile)
 {
     static const char *const families[] = {"sm_80", "sm_90a"};
     /* fp32 runs on FMA units, everywhere by the same kernels. */
@@ -213,22 +217,19 @@ static mmlp_status build_plans(emit_kernels *out, const module_spec *spec)
     if (!out->plans)
         return mmlp_fail_memory((size_t)count * sizeof *out->plans, "plans");
     for (int i = 0; i < count; i++)
-        MMLP_TRY(plan_build(&out->plans[out->plan_count++], spec, families[i]));
-    /* The buffers and the kernels that add are the first family's. */
-    for (int i = 1; i < count; i++)
-        assert(out->plans[i].fc1_bias_rows == out->plans[0].fc1_bias_rows);
+        MMLP_TRY(plan_build(&out->plans[out->plan_count++], spec, families[i], tile));
     return MMLP_OK;
 }
 
-mmlp_status emit_spec(emit_kernels *out, const module_spec *spec)
+mmlp_status emit_spec(emit_kernels *out, const module_spec *spec, const char *tile)
 {
     *out = (emit_kernels){0};
     mmlp_status status = MMLP_OK;
     emit_kernels made = {0};
-    MMLP_TRY_CLEANUP(build_plans(&made, spec));
+    MMLP_TRY_CLEANUP(build_plans(&made, spec, tile));
     const plan *first = made.plans;
     MMLP_TRY_CLEANUP(check_supported(first));
-    size_t most = (size_t)(first->step_count + 1) * (size_t)made.plan_count;
+    size_t most = (size_t)(first->step_count + 1) * (size_t)made.plan_count * PLAN_VARIANTS_MAX;
     made.kernels = calloc(most, sizeof *made.kernels);
     if (!made.kernels) {
         status = mmlp_fail_memory(most * sizeof *made.kernels, "kernels");
@@ -237,10 +238,13 @@ mmlp_status emit_spec(emit_kernels *out, const module_spec *spec)
     for (int i = 0; i <= first->step_count; i++) {
         if (i < first->step_count && first->steps[i].kind == PLAN_COLLECTIVE)
             continue;
-        MMLP_TRY_CLEANUP(add_kernel(&made, first, i));
         bool gemm = i < first->step_count && first->steps[i].kind == PLAN_GEMM;
-        for (int f = 1; gemm && f < made.plan_count; f++)
-            MMLP_TRY_CLEANUP(add_kernel(&made, &made.plans[f], i));
+        for (int f = 0; f < (gemm ? made.plan_count : 1); f++) {
+            const plan *p = &made.plans[f];
+            int variants = gemm ? p->steps[i].variant_count : 1;
+            for (int variant = 0; variant < variants; variant++)
+                MMLP_TRY_CLEANUP(add_kernel(&made, p, i, variant));
+        }
     }
     *out = made;
     made = (emit_kernels){0};

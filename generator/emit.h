@@ -31,7 +31,9 @@ typedef struct emit_grid {
 
 typedef struct emit_kernel {
     const plan *plan;
-    const plan_step *step; /* NULL: fill */
+    const plan_step *step;           /* NULL: fill */
+    const plan_candidate *candidate; /* of a GEMM */
+    int64_t most_tokens;             /* runs for at most so many tokens, or 0 */
     const char *pass, *step_name;
     const char *template_name;
     char *entry, *file; /* owned: "llama3_8b_linear_fc1_forward", "linear_fc1_forward.cu"; the step
@@ -57,8 +59,9 @@ typedef struct emit_kernels {
 
 /* Every kernel that the MLP can ever need, on every architecture, in launch order, with its source.
  * A family of one architecture has GEMMs alone: it takes the others from the first.
- * ERROR_UNSUPPORTED names what has no kernels yet. The spec must outlive them. */
-mmlp_status emit_spec(emit_kernels *out, const module_spec *spec);
+ * ERROR_UNSUPPORTED names what has no kernels yet. The spec must outlive them. tile: of plan_build.
+ */
+mmlp_status emit_spec(emit_kernels *out, const module_spec *spec, const char *tile);
 void emit_free(emit_kernels *kernels);
 /* Whether a device of that architecture ("sm_90", "sm_90a") runs this kernel of its step. */
 bool emit_runs_on(const emit_kernels *kernels, int index, const char *arch);

@@ -8,8 +8,6 @@
 
 #include "emit.h"
 
-enum { GROUP_M = 8 /* row tiles that share a column while it is in L2 */ };
-
 /* ---- values ---------------------------------------------------------------------------------- */
 
 /* A tensor's name as a parameter: linear_fc1.weight is linear_fc1_weight. */
@@ -245,14 +243,16 @@ static void set_title(lua_State *lua, const emit_kernel *kernel)
     lua_setfield(lua, -2, "title");
 }
 
-static void set_tile(lua_State *lua, const plan_tile *tile)
+static void set_tile(lua_State *lua, const plan_candidate *candidate)
 {
+    const plan_tile *tile = &candidate->tile;
     const struct {
         const char *key;
         int value;
-    } rows[] = {{"tile_m", tile->tile_m}, {"tile_n", tile->tile_n},   {"tile_k", tile->tile_k},
-                {"stages", tile->stages}, {"warps_m", tile->warps_m}, {"warps_n", tile->warps_n},
-                {"group_m", GROUP_M}};
+    } rows[] = {{"tile_m", tile->tile_m},       {"tile_n", tile->tile_n},
+                {"tile_k", tile->tile_k},       {"stages", tile->stages},
+                {"warps_m", tile->warps_m},     {"warps_n", tile->warps_n},
+                {"group_m", candidate->group_m}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         set_integer(lua, rows[i].key, rows[i].value);
 }
@@ -266,7 +266,7 @@ static void set_tile(lua_State *lua, const plan_tile *tile)
 static void set_operand(lua_State *lua, const emit_kernel *kernel, bool is_a)
 {
     const plan_step *step = kernel->step;
-    const plan_tile *tile = &step->candidates[step->chosen].tile;
+    const plan_tile *tile = &kernel->candidate->tile;
     const plan_operand *operand = is_a ? &step->a : &step->b;
     int64_t size = is_a ? step->m : step->n;
     int64_t side = is_a ? tile->tile_m : tile->tile_n;
@@ -321,7 +321,7 @@ static void set_product(lua_State *lua, const plan_step *step)
 /* What the templates of kernels with tensor maps need besides. */
 static void set_maps(lua_State *lua, const emit_kernel *kernel)
 {
-    const plan_candidate *chosen = &kernel->step->candidates[kernel->step->chosen];
+    const plan_candidate *chosen = kernel->candidate;
     set_integer(lua, "accumulators", chosen->tile.tile_n / 2);
     set_integer(lua, "cluster", kernel->cluster);
     set_integer(lua, "staged_panels", chosen->staged_panels);
@@ -341,7 +341,7 @@ static mmlp_status bind_gemm(lua_State *lua, const emit_kernel *kernel)
     const plan_step *step = kernel->step;
     if (kernel->map_count > 0)
         set_maps(lua, kernel);
-    set_tile(lua, &step->candidates[step->chosen].tile);
+    set_tile(lua, kernel->candidate);
     if (step->m)
         set_integer(lua, "m", step->m);
     if (step->k)
@@ -366,7 +366,6 @@ static void bind_sums(lua_State *lua, const plan_step *step)
 {
     set_parameter(lua, "input", step->input);
     set_parameter(lua, "output", step->output);
-    set_integer(lua, "partial_tokens", step->partial_tokens);
     set_flag(lua, "has_second_input", step->second_input != NULL);
     set_parameter(lua, "second_input", step->second_input ? step->second_input : "");
 }

@@ -21,7 +21,7 @@ static emit_map *add_map(emit_kernel *kernel, const char *name, const char *tens
 static void add_operand(emit_kernel *kernel, bool is_a)
 {
     const plan_step *step = kernel->step;
-    const plan_tile *tile = &step->candidates[step->chosen].tile;
+    const plan_tile *tile = &kernel->candidate->tile;
     const plan_operand *operand = is_a ? &step->a : &step->b;
     int64_t size = is_a ? step->m : step->n;
     emit_map *map =

@@ -21,26 +21,36 @@ typedef struct arguments {
     const char *archs[ARCHS_MAX];
     int arch_count;
     bool takes_spec, ptx, cubin, force, traceback;
+    const char *tile;
 } arguments;
 
-enum { OPTION_PTX = 256, OPTION_CUBIN, OPTION_FORCE, OPTION_TRACEBACK };
+enum { OPTION_PTX = 256, OPTION_CUBIN, OPTION_FORCE, OPTION_TILE, OPTION_TRACEBACK };
 
 #define OPTION_ROW_ARCH                                                                            \
     {                                                                                              \
         "arch", 'a', "ARCH", 0, "Architecture, such as sm_80 or sm_90", 0                          \
+    }
+#define OPTION_ROW_TILE                                                                            \
+    {                                                                                              \
+        "tile", OPTION_TILE, "MxN", 0,                                                             \
+            "Take this tile, such as 128x256, wherever a GEMM can have it, not the one that the "  \
+            "estimates prefer",                                                                    \
+            0                                                                                      \
     }
 #define OPTION_ROW_TRACEBACK                                                                       \
     {                                                                                              \
         "traceback", OPTION_TRACEBACK, 0, 0, "Add Lua's traceback to an error of the spec", 0      \
     }
 
-static const struct argp_option plan_options[] = {OPTION_ROW_ARCH, OPTION_ROW_TRACEBACK, {0}};
+static const struct argp_option plan_options[] = {
+    OPTION_ROW_ARCH, OPTION_ROW_TILE, OPTION_ROW_TRACEBACK, {0}};
 static const struct argp_option bundle_option_rows[] = {
     {"output", 'o', "NAME.mlp", 0, "Where the bundle goes (needed)", 0},
     OPTION_ROW_ARCH,
     {"cubin", OPTION_CUBIN, 0, 0, "Build machine code ahead of time, for each --arch", 0},
     {"ptx", OPTION_PTX, 0, 0, "Build PTX ahead of time, for each --arch", 0},
     {"force", OPTION_FORCE, 0, 0, "Replace an existing bundle", 0},
+    OPTION_ROW_TILE,
     OPTION_ROW_TRACEBACK,
     {0}};
 static const struct argp_option no_options[] = {{0}};
@@ -56,10 +66,11 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
         if (a->arch_count == ARCHS_MAX)
             argp_error(state, "more than %d times --arch", ARCHS_MAX);
         else if (!plan_family_of(value))
-            argp_error(state,
-                       "--arch %s: there are kernels for sm_80, sm_86, sm_89, sm_90, sm_100, "
-                       "sm_120",
-                       value);
+            argp_error(
+                state,
+                "--arch %s: there are kernels for sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, "
+                "sm_120",
+                value);
         else
             a->archs[a->arch_count++] = value;
         return 0;
@@ -74,6 +85,12 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
         return 0;
     case OPTION_FORCE:
         a->force = true;
+        return 0;
+    case OPTION_TILE:
+        a->tile = value;
+        if (!plan_tile_exists(value))
+            argp_error(state, "--tile %s: there are 128x256, 128x128, 64x256, 64x128, 64x64",
+                       value);
         return 0;
     case OPTION_TRACEBACK:
         a->traceback = true;
@@ -118,7 +135,8 @@ static int run_plan(const arguments *a)
     text printed = TEXT_INIT;
     mmlp_status status = MMLP_OK;
     MMLP_TRY_CLEANUP(load(&spec, a));
-    MMLP_TRY_CLEANUP(plan_build(&p, &spec, a->arch_count ? a->archs[a->arch_count - 1] : NULL));
+    MMLP_TRY_CLEANUP(
+        plan_build(&p, &spec, a->arch_count ? a->archs[a->arch_count - 1] : NULL, a->tile));
     MMLP_TRY_CLEANUP(plan_print(&printed, &p));
     fputs(text_string(&printed), stdout);
 
@@ -142,7 +160,7 @@ static int run_bundle(const arguments *a)
         return EXIT_USAGE;
     }
     module_spec spec = {0};
-    bundle_options options = {a->archs, a->arch_count, a->ptx, a->cubin, a->force};
+    bundle_options options = {a->archs, a->arch_count, a->ptx, a->cubin, a->force, a->tile};
     mmlp_status status = load(&spec, a);
     if (status == MMLP_OK)
         status = bundle_write(&spec, a->output, &options);
@@ -179,7 +197,7 @@ static int run_check(const arguments *a)
     mmlp_status status = MMLP_OK;
     MMLP_TRY_CLEANUP(load(&spec, a));
     MMLP_TRY_CLEANUP(check_gradient(&wrong_gradients, &spec));
-    MMLP_TRY_CLEANUP(emit_spec(&kernels, &spec));
+    MMLP_TRY_CLEANUP(emit_spec(&kernels, &spec, a->tile));
     MMLP_TRY_CLEANUP(check_kernels(&failures, stdout, &kernels, a->archs, a->arch_count));
 
 cleanup:

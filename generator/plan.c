@@ -58,11 +58,6 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-static int64_t tile_m_of(const plan_step *step)
-{
-    return step->candidates[step->chosen].tile.tile_m;
-}
-
 /* What an epilogue reads besides the accumulators, and writes. */
 static void add_epilogue_bytes(plan_step *step, spec_dtype storage)
 {
@@ -83,7 +78,7 @@ static void add_epilogue_bytes(plan_step *step, spec_dtype storage)
         else if (output->kind == PLAN_ROW_SUMS)
             add_bytes(step, step->m, ceil_div(step->columns, PLAN_SUMMED_COLUMNS), 4);
         else
-            step->bytes_per_token += (double)step->columns * 4 / (double)tile_m_of(step);
+            step->bytes_per_token += (double)step->columns * 4 / PLAN_SUMMED_ROWS;
     }
 }
 
@@ -166,17 +161,16 @@ static mmlp_status add_forward(plan *p)
     return MMLP_OK;
 }
 
-/* Partial sums of columns, a row for every `tokens` tokens, to a bias gradient. */
+/* Partial sums of columns, a row for every PLAN_SUMMED_ROWS tokens, to a bias gradient. */
 static void add_finish_columns(plan *p, const char *name, const char *when, const char *partial,
-                               const char *output, int64_t columns, int64_t tokens)
+                               const char *output, int64_t columns)
 {
     plan_step *step = add_step(p, PLAN_FINISH_COLUMNS, PLAN_DGRAD, name);
     step->when = when;
     step->input = partial;
     step->output = output;
     step->columns = columns;
-    step->partial_tokens = tokens;
-    step->bytes_per_token = (double)columns * 4 / (double)tokens;
+    step->bytes_per_token = (double)columns * 4 / PLAN_SUMMED_ROWS;
     add_bytes(step, 1, columns, 4);
 }
 
@@ -215,7 +209,6 @@ static mmlp_status add_dgrad(plan *p)
                  (plan_operand){"linear_fc2.weight", false}, p->ffn_hidden_size, p->hidden_size, 1);
     MMLP_TRY(plan_fc2_dgrad_epilogue(&fc2->epilogue, p));
     finish_gemm(fc2, p);
-    p->fc1_bias_rows = tile_m_of(fc2);
 
     plan_step *fc1 =
         add_gemm(p, PLAN_DGRAD, "linear_fc1", (plan_operand){"grad_fc1_output", true}, 0,
@@ -229,11 +222,11 @@ static mmlp_status add_dgrad(plan *p)
 
     if (spec->config.add_bias_linear) {
         add_finish_columns(p, "linear_fc1_bias", "always", "fc1_bias_sums", "grad.linear_fc1.bias",
-                           p->fc1_output_size, p->fc1_bias_rows);
-        add_finish_columns(
-            p, "linear_fc2_bias",
-            p->fc2_bias == PLAN_FC2_BIAS_RETURNED ? "grad.linear_fc2.bias" : "always",
-            "fc2_bias_sums", "grad.linear_fc2.bias", p->hidden_size, PLAN_SUMMED_ROWS);
+                           p->fc1_output_size);
+        add_finish_columns(p, "linear_fc2_bias",
+                           p->fc2_bias == PLAN_FC2_BIAS_RETURNED ? "grad.linear_fc2.bias"
+                                                                 : "always",
+                           "fc2_bias_sums", "grad.linear_fc2.bias", p->hidden_size);
     }
     if (spec->mlp.per_token_scale) {
         plan_step *scale = add_step(p, PLAN_FINISH_ROWS, PLAN_DGRAD, "per_token_scale");
@@ -315,7 +308,7 @@ static void add_buffers(plan *p)
         add_buffer(p, "recomputed_activation", PLAN_DGRAD, pending, p->ffn_hidden_size,
                    "linear_fc2", "backward_dw linear_fc2");
     if (config->add_bias_linear) {
-        add_sums(p, "fc1_bias_sums", p->fc1_output_size, p->fc1_bias_rows, "linear_fc2",
+        add_sums(p, "fc1_bias_sums", p->fc1_output_size, PLAN_SUMMED_ROWS, "linear_fc2",
                  "linear_fc1_bias");
         add_sums(p, "fc2_bias_sums", p->hidden_size, PLAN_SUMMED_ROWS, "grad_output_sums",
                  "linear_fc2_bias");
@@ -330,15 +323,16 @@ static void add_buffers(plan *p)
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch)
+mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch, const char *tile)
 {
     plan built = {.spec = spec, .arch = arch ? arch : "sm_80"};
     *out = (plan){0};
+    built.tile = tile;
     built.family = plan_family_of(built.arch);
     if (!built.family)
         return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
                          "%s: no kernels for this architecture; there are for sm_80, sm_86, sm_89, "
-                         "sm_90, sm_100, sm_120",
+                         "sm_90, sm_90a, sm_100, sm_120",
                          built.arch);
     built.ranks = spec_tensor_parallel_size(spec);
     built.communicates = built.ranks > 1 && !spec_explicit_expert_comm(spec);

@@ -19,10 +19,11 @@ enum {
     PLAN_INPUTS_MAX = 8,
     PLAN_OUTPUTS_MAX = 8,
     PLAN_NAMES_MAX = 24,
-    PLAN_TILES_MAX = 4,
+    PLAN_TILES_MAX = 6,
+    PLAN_VARIANTS_MAX = 2,
     PLAN_THREADS_PER_WARP = 32,
     PLAN_SUMMED_COLUMNS = 128, /* of one partial sum of a row: four of each lane of a warp */
-    PLAN_SUMMED_ROWS = 128     /* of one partial sum of a column of grad_output */
+    PLAN_SUMMED_ROWS = 128     /* of one partial sum of a column: tokens */
 };
 
 /* What the kernels of one family were written and tuned for. */
@@ -50,14 +51,29 @@ typedef struct plan_tile {
     int cluster; /* blocks that share the columns of their tiles; families with tensor maps */
 } plan_tile;
 
+/* How long a launch takes, by a model, and why. */
+typedef struct plan_estimate {
+    int64_t tiles, waves;
+    int resident;      /* blocks on one SM */
+    double wave_bytes; /* distinct bytes of the operands, summed over waves; with tensor maps */
+    double kiloclocks;
+    const char *limit; /* what takes longest: "tensor cores"; with tensor maps */
+} plan_estimate;
+
 typedef struct plan_candidate {
     plan_tile tile;
-    int64_t shared_bytes, tiles;
-    int resident;                    /* blocks on one SM */
+    int64_t shared_bytes;
     int staged_panels, input_panels; /* of a warpgroup; families with tensor maps */
-    int64_t waves;
-    double kiloclocks; /* estimated, at the nominal number of tokens */
+    int group_m;                     /* row tiles that share a column of tiles while it is in L2 */
+    plan_estimate estimate;          /* at the nominal number of tokens */
 } plan_candidate;
+
+/* One kernel of a GEMM: runs where the tokens are at most `most_tokens`, or all that are left
+ * where that is 0. */
+typedef struct plan_variant {
+    int candidate;
+    int64_t most_tokens;
+} plan_variant;
 
 typedef enum plan_input_kind {
     PLAN_INPUT_ACCUMULATOR,
@@ -139,7 +155,6 @@ typedef struct plan_step {
     const char *input, *output; /* COLLECTIVE, ELEMENTWISE and second stages: tensors */
     const char *second_input;   /* FINISH_ROWS: more partial sums; GRAD_OUTPUT_SUMS: the folded
                                  * bias; or NULL */
-    int64_t partial_tokens;     /* FINISH_COLUMNS: that one row of the partial sums covers */
     plan_operand a, b;          /* GEMM: [m, k] and [n, k] */
     int halves;                 /* GEMM: 2 when gate and up share a tile */
     int64_t m, n, k;            /* GEMM: rows, accumulator columns, reduction; 0: the tokens */
@@ -148,8 +163,11 @@ typedef struct plan_step {
     double bytes;               /* distinct bytes of global memory: bytes + */
     double bytes_per_token;     /* tokens * bytes_per_token */
     plan_epilogue epilogue;     /* GEMM and ELEMENTWISE */
-    plan_candidate candidates[PLAN_TILES_MAX];
-    int candidate_count, chosen; /* GEMM */
+    plan_candidate candidates[PLAN_TILES_MAX]; /* GEMM */
+    int candidate_count;
+    plan_variant variants[PLAN_VARIANTS_MAX]; /* GEMM: by rising tokens; the last takes all */
+    int variant_count;
+    double few_gain; /* how much faster the first of two is, on average, where it runs */
 } plan_step;
 
 typedef enum plan_lifetime { PLAN_SAVED, PLAN_SCRATCH, PLAN_PENDING } plan_lifetime;
@@ -175,13 +193,13 @@ typedef struct plan {
     const module_spec *spec; /* borrowed */
     const plan_family *family;
     const char *arch; /* borrowed */
+    const char *tile; /* borrowed; NULL: the estimates decide */
     int64_t hidden_size;
     int64_t ffn_hidden_size; /* of a rank */
     int64_t fc1_output_size; /* of a rank */
     int64_t ranks;
     bool communicates;      /* the linears do, between the ranks */
     bool sequence_parallel; /* the ranks split the tokens outside */
-    int64_t fc1_bias_rows;  /* tokens that one row of fc1_bias_sums covers */
     plan_fc2_bias fc2_bias;
     bool has_clamp_or_relu;
     plan_step steps[PLAN_STEPS_MAX];
@@ -191,8 +209,11 @@ typedef struct plan {
     plan_epilogue reference_activation, reference_output, reference_backward;
 } plan;
 
-/* arch NULL: "sm_80". The spec must outlive the plan. ERROR_UNSUPPORTED: no kernels for arch. */
-mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch);
+/* arch NULL: "sm_80". tile: "128x256", tile_m by tile_n, the only one of each GEMM that can have
+ * it, or NULL. The spec must outlive the plan. ERROR_UNSUPPORTED: no kernels for arch. */
+mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch, const char *tile);
+/* Whether a family has such a tile. */
+bool plan_tile_exists(const char *tile);
 void plan_free(plan *p); /* a zeroed plan is valid */
 
 /* Readable, aligned text; the same for the same spec and architecture. */
@@ -220,7 +241,12 @@ mmlp_status plan_store_epilogue(plan_epilogue *out, const plan *p, const char *t
 /* The program `backward` of the bundle format, all of its results as outputs. */
 mmlp_status plan_backward_reference(plan_epilogue *out, const plan *p);
 void plan_epilogue_free(plan_epilogue *epilogue);
-/* Fills the step's candidates and chooses the one with the least estimate. */
+/* Fills the step's candidates and chooses its variants by the estimates. */
 void plan_choose_tile(plan_step *step, const plan *p);
+/* plan_estimate.c: of a launch for so many tokens; fills the best group_m too. */
+void plan_estimate_launch(plan_candidate *c, const plan_step *step, const plan_family *family,
+                          int64_t tokens);
+/* The tokens that variants are compared at. */
+enum { PLAN_LADDER_FIRST = 64, PLAN_LADDER_LAST = 16384 };
 
 #endif

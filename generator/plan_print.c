@@ -1,6 +1,7 @@
 /* plan_print.c: the plan as text for a person, aligned, and compared as golden text by the tests.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "emit.h"
@@ -147,19 +148,93 @@ static mmlp_status print_epilogue(text *out, const plan_step *step)
     return print_expression(out, e);
 }
 
-static void print_tiles(text *out, const plan_step *step)
+static void print_tile(text *out, const plan_tile *t)
+{
+    char name[40];
+    snprintf(name, sizeof name, "%dx%dx%d", t->tile_m, t->tile_n, t->tile_k);
+    text_printf(out, "%-12s", name);
+}
+
+static const char *mark_of(const plan_step *step, int candidate)
+{
+    if (candidate == step->variants[step->variant_count - 1].candidate)
+        return "  <- least";
+    return candidate == step->variants[0].candidate ? "  <- few tokens" : "";
+}
+
+static void print_blocks(text *out, const plan_step *step)
 {
     for (int i = 0; i < step->candidate_count; i++) {
         const plan_candidate *c = &step->candidates[i];
         const plan_tile *t = &c->tile;
+        const plan_estimate *e = &c->estimate;
         text_printf(
             out,
             "    %-12s %dx%dx%d, %d stages, warps %dx%d, %lld B shared: %lld tiles, %d on an SM, "
             "%lld wave%s, %.1f kclocks%s\n",
             i ? "" : "tiles", t->tile_m, t->tile_n, t->tile_k, t->stages, t->warps_m, t->warps_n,
-            (long long)c->shared_bytes, (long long)c->tiles, c->resident, (long long)c->waves,
-            c->waves == 1 ? "" : "s", c->kiloclocks, i == step->chosen ? "  <- least" : "");
+            (long long)c->shared_bytes, (long long)e->tiles, e->resident, (long long)e->waves,
+            e->waves == 1 ? "" : "s", e->kiloclocks, mark_of(step, i));
     }
+}
+
+/* The estimates at each step of the ladder, and what follows from them. */
+static void print_ladder(text *out, const plan *p, const plan_step *step)
+{
+    text_printf(out, "    %-12s %-12s", "kclocks at", "tokens");
+    for (int64_t tokens = PLAN_LADDER_FIRST; tokens <= PLAN_LADDER_LAST; tokens *= 2)
+        text_printf(out, " %8lld", (long long)tokens);
+    text_puts(out, "\n");
+    for (int i = 0; i < step->candidate_count; i++) {
+        plan_candidate c = step->candidates[i];
+        text_printf(out, "    %-12s ", "");
+        print_tile(out, &c.tile);
+        for (int64_t tokens = PLAN_LADDER_FIRST; tokens <= PLAN_LADDER_LAST; tokens *= 2) {
+            plan_estimate_launch(&c, step, p->family, tokens);
+            text_printf(out, " %8.1f", c.estimate.kiloclocks);
+        }
+        text_puts(out, "\n");
+    }
+    if (step->variant_count == 1) {
+        text_puts(out, "    one kernel   no other tile is worth a kernel for few tokens\n");
+        return;
+    }
+    const plan_tile *few = &step->candidates[step->variants[0].candidate].tile;
+    text_printf(out,
+                "    two kernels  to %lld tokens %dx%dx%d, %.2f times as fast there; then the "
+                "least at %d\n",
+                (long long)step->variants[0].most_tokens, few->tile_m, few->tile_n, few->tile_k,
+                step->few_gain, PLAN_NOMINAL_TOKENS);
+}
+
+static void print_waves(text *out, const plan *p, const plan_step *step)
+{
+    text_printf(out, "    %-12s %-12s %6s %8s %6s %9s %6s %6s %10s %9s  %s\n", "tiles", "",
+                "stages", "cluster", "group", "shared B", "tiles", "waves", "waves' B", "kclocks",
+                "limit");
+    for (int i = 0; i < step->candidate_count; i++) {
+        const plan_candidate *c = &step->candidates[i];
+        const plan_estimate *e = &c->estimate;
+        text bytes = TEXT_INIT;
+        print_scaled(&bytes, e->wave_bytes, "");
+        text_printf(out, "    %-12s ", "");
+        print_tile(out, &c->tile);
+        text_printf(out, " %6d %8d %6d %9lld %6lld %6lld %10s %9.1f  %s%s\n", c->tile.stages,
+                    c->tile.cluster, c->group_m, (long long)c->shared_bytes, (long long)e->tiles,
+                    (long long)e->waves, text_string(&bytes), e->kiloclocks, e->limit,
+                    mark_of(step, i));
+        text_free(&bytes);
+    }
+    if (!step->m)
+        print_ladder(out, p, step);
+}
+
+static void print_tiles(text *out, const plan *p, const plan_step *step)
+{
+    if (step->candidates[0].estimate.limit)
+        print_waves(out, p, step);
+    else
+        print_blocks(out, step);
 }
 
 static void print_work(text *out, const plan_step *step)
@@ -178,7 +253,7 @@ static void print_work(text *out, const plan_step *step)
     text_puts(out, "\n");
 }
 
-static mmlp_status print_gemm(text *out, const plan_step *step)
+static mmlp_status print_gemm(text *out, const plan *p, const plan_step *step)
 {
     text_puts(out, "    operands     ");
     if (step->a.k_major) {
@@ -203,7 +278,7 @@ static mmlp_status print_gemm(text *out, const plan_step *step)
         if (step->epilogue.outputs[i].optional && step->epilogue.outputs[i].column_offset == 0)
             text_printf(out, "    optional     %s, not stored where it is null\n",
                         step->epilogue.outputs[i].tensor);
-    print_tiles(out, step);
+    print_tiles(out, p, step);
     return MMLP_OK;
 }
 
@@ -249,7 +324,7 @@ static mmlp_status print_step(text *out, const plan *p, const plan_step *step)
     print_heading(out, p, step);
     switch (step->kind) {
     case PLAN_GEMM:
-        MMLP_TRY(print_gemm(out, step));
+        MMLP_TRY(print_gemm(out, p, step));
         break;
     case PLAN_GRAD_OUTPUT_SUMS:
     case PLAN_FINISH_COLUMNS:

@@ -1,8 +1,9 @@
 /*
- * plan_tiles.c: which tile a GEMM gets. Every candidate of the family and the storage type is
- * scored by a small model and the fastest is taken; the plan prints all of them.
+ * plan_tiles.c: which tiles a GEMM gets. A model tells how long each candidate of the family and
+ * the storage type takes and the fastest is chosen, and where the family has tensor maps a second
+ * one for few tokens; the plan prints all of them. plan_estimate.c is the model of that family.
  *
- * The model: one block computes a tile in
+ * That of the others: one block computes a tile in
  *     reduction * (fma clocks + a quarter of the load clocks) + START_CLOCKS
  * where fma clocks = tile_m * tile_n / fma_per_clock for each k, load clocks = element bytes *
  * (tile_m + tile_n) / load_bytes_per_clock: the pipeline hides most of a load, not all. Blocks that
@@ -10,10 +11,16 @@
  */
 #include "plan.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
+
+#define COUNT_OF(array) (sizeof(array) / sizeof(array)[0])
 
 enum {
     START_CLOCKS = 3000,    /* filling the pipeline, and the epilogue */
+    GROUP_M = 8,            /* row tiles that share a column while it is in L2 */
+    PANEL_COLUMNS = 64,     /* of templates/epilogues/visit_fragments.cuh */
     STAGED_PADDING = 8,     /* floats behind a staged row, see templates/epilogues/visit_rows.cuh */
     FP32_PADDING_BYTES = 16 /* behind a row of templates/device/fp32_k_major.cuh */
 };
@@ -36,10 +43,10 @@ static const plan_tile fp32_tiles[] = {
     {128, 128, 16, 3, 4, 2, 1},
 };
 
-/* 16-bit types, by wgmma: two warpgroups of 64 rows. Stages: as many as fit, at most these. */
+/* 16-bit types, by wgmma: warpgroups of 64 rows. Stages: as many as fit, at most these. */
 static const plan_tile wgmma_tiles[] = {
-    {128, 256, 64, 6, 8, 1, 1},
-    {128, 128, 64, 6, 8, 1, 1},
+    {128, 256, 64, 6, 8, 1, 1}, {128, 128, 64, 6, 8, 1, 1}, {64, 256, 64, 6, 4, 1, 1},
+    {64, 128, 64, 6, 4, 1, 1},  {64, 64, 64, 6, 4, 1, 1},
 };
 
 const char *const plan_architectures[] = {"sm_80",  "sm_86",  "sm_89",  "sm_90",
@@ -72,10 +79,10 @@ static int64_t shared_bytes(const plan_tile *t, int64_t element)
 }
 
 /* The parts of shared memory of templates/kernels/sm_90a_gemm.cu: panels are 64 rows of 128 bytes,
- * and each of two warpgroups has its own. Fills what is left open in the candidate. */
+ * and each warpgroup has its own. Fills what is left open in the candidate. */
 static void fit_stages(plan_candidate *c, const plan_step *step, const plan_family *family)
 {
-    enum { GROUPS = 2, PANEL = 8192, WARPS = 8, BARRIERS = 256 };
+    enum { PANEL = 8192, BARRIERS = 256 };
     plan_tile *t = &c->tile;
     const plan_epilogue *e = &step->epilogue;
     int64_t columns = t->tile_n / step->halves, sums = 0, inputs = 0, stage;
@@ -90,21 +97,24 @@ static void fit_stages(plan_candidate *c, const plan_step *step, const plan_fami
     c->input_panels = (int)(inputs * columns / 64);
     /* A second panel lets the next one be computed while the first is stored. */
     c->staged_panels = stages_stores ? (sums > 0 && inputs > 1 ? 1 : 2) : 0;
-    int64_t fixed = GROUPS * PANEL * (c->input_panels + c->staged_panels) +
-                    sums * WARPS * columns * 4 + BARRIERS;
+    int64_t fixed = t->tile_m / 64 * PANEL * (c->input_panels + c->staged_panels) +
+                    sums * t->warps_m * columns * 4 + BARRIERS;
     stage = (int64_t)(t->tile_m + t->tile_n) * t->tile_k * 2;
     int64_t fit = (family->shared_per_block - fixed) / stage;
     t->stages = (int)(fit < t->stages ? fit : t->stages);
     c->shared_bytes = fixed + t->stages * stage;
 }
 
-/* A row's partial sum is that of one block's columns. */
-static bool sums_rows(const plan_epilogue *e)
+/* A row's partial sum is that of one block's columns, a column's that of its rows. */
+static bool sums_fit(const plan_tile *t, const plan_step *step)
 {
-    for (int i = 0; i < e->output_count; i++)
-        if (e->outputs[i].kind == PLAN_ROW_SUMS)
-            return true;
-    return false;
+    bool fit = true;
+    for (int i = 0; i < step->epilogue.output_count; i++) {
+        plan_output_kind kind = step->epilogue.outputs[i].kind;
+        fit = fit && (kind != PLAN_ROW_SUMS || t->tile_n == step->halves * PLAN_SUMMED_COLUMNS) &&
+              (kind != PLAN_COLUMN_SUMS || t->tile_m == PLAN_SUMMED_ROWS);
+    }
+    return fit;
 }
 
 static int64_t or_nominal(int64_t size)
@@ -112,50 +122,132 @@ static int64_t or_nominal(int64_t size)
     return size ? size : PLAN_NOMINAL_TOKENS;
 }
 
-static plan_candidate score(const plan_tile *tile, const plan_step *step, const plan_family *family,
+/* Blocks of one tile each, several on an SM. */
+static void estimate_blocks(plan_candidate *c, const plan_step *step, const plan_family *family,
                             int64_t element)
 {
-    plan_candidate c = {.tile = *tile};
-    const plan_tile *t = &c.tile;
-    if (family->has_tensor_maps && element == 2)
-        fit_stages(&c, step, family);
-    else
-        c.shared_bytes = shared_bytes(t, element);
-    c.tiles = ceil_div(or_nominal(step->m), t->tile_m) *
-              ceil_div(step->columns, t->tile_n / step->halves);
-    int64_t fit = family->shared_per_sm / (c.shared_bytes + 1024); /* 1 KiB is the system's */
-    int64_t wanted = ceil_div(c.tiles, family->sm_count);
-    c.resident = (int)(fit < wanted ? fit : wanted);
-    c.waves = ceil_div(c.tiles, (int64_t)family->sm_count * c.resident);
+    const plan_tile *t = &c->tile;
+    plan_estimate *e = &c->estimate;
+    e->tiles = ceil_div(or_nominal(step->m), t->tile_m) *
+               ceil_div(step->columns, t->tile_n / step->halves);
+    int64_t fit = family->shared_per_sm / (c->shared_bytes + 1024); /* 1 KiB is the system's */
+    int64_t wanted = ceil_div(e->tiles, family->sm_count);
+    e->resident = (int)(fit < wanted ? fit : wanted);
+    e->waves = ceil_div(e->tiles, (int64_t)family->sm_count * e->resident);
     int rate = element == 4 ? family->fp32_fma_per_clock : family->fma_per_clock;
     double fma = (double)t->tile_m * t->tile_n / rate;
     double load = (double)element * (t->tile_m + t->tile_n) / family->load_bytes_per_clock;
     double block = (double)or_nominal(step->k) * (fma + LOAD_NOT_HIDDEN * load);
-    c.kiloclocks = (double)c.waves * (c.resident * block + START_CLOCKS) / 1000;
-    return c;
+    e->kiloclocks = (double)e->waves * (e->resident * block + START_CLOCKS) / 1000;
+}
+
+static bool is_tile(const plan_tile *t, const char *name)
+{
+    char own[32];
+    snprintf(own, sizeof own, "%dx%d", t->tile_m, t->tile_n);
+    return strcmp(own, name) == 0;
+}
+
+bool plan_tile_exists(const char *tile)
+{
+    bool exists = false;
+    for (size_t i = 0; i < COUNT_OF(mma_tiles); i++)
+        exists = exists || is_tile(&mma_tiles[i], tile);
+    for (size_t i = 0; i < COUNT_OF(fp32_tiles); i++)
+        exists = exists || is_tile(&fp32_tiles[i], tile);
+    for (size_t i = 0; i < COUNT_OF(wgmma_tiles); i++)
+        exists = exists || is_tile(&wgmma_tiles[i], tile);
+    return exists;
+}
+
+/* Leaves the asked tile alone, if it is there. */
+static void keep_tile(plan_step *step, const char *tile)
+{
+    for (int i = 0; i < step->candidate_count; i++) {
+        if (!is_tile(&step->candidates[i].tile, tile))
+            continue;
+        step->candidates[0] = step->candidates[i];
+        step->candidate_count = 1;
+        return;
+    }
+}
+
+static void add_candidates(plan_step *step, const plan *p)
+{
+    enum { STAGES_LEAST = 3 };
+    bool fp32 = p->spec->config.params_dtype == SPEC_DTYPE_fp32;
+    bool maps = p->family->has_tensor_maps && !fp32;
+    const plan_tile *tiles = fp32 ? fp32_tiles : maps ? wgmma_tiles : mma_tiles;
+    size_t count = fp32 ? COUNT_OF(fp32_tiles) : maps ? COUNT_OF(wgmma_tiles) : COUNT_OF(mma_tiles);
+    int64_t element = fp32 ? 4 : 2;
+    for (size_t i = 0; i < count; i++) {
+        plan_candidate c = {.tile = tiles[i], .group_m = GROUP_M};
+        if (maps && c.tile.tile_n / step->halves < PANEL_COLUMNS)
+            continue;
+        if (maps)
+            fit_stages(&c, step, p->family);
+        else
+            c.shared_bytes = shared_bytes(&c.tile, element);
+        if (c.shared_bytes > p->family->shared_per_block || c.tile.stages < STAGES_LEAST ||
+            (maps && !sums_fit(&c.tile, step)))
+            continue;
+        if (maps)
+            plan_estimate_launch(&c, step, p->family, PLAN_NOMINAL_TOKENS);
+        else
+            estimate_blocks(&c, step, p->family, element);
+        step->candidates[step->candidate_count++] = c;
+    }
+}
+
+static int fastest(const plan_step *step)
+{
+    int best = 0;
+    for (int i = 1; i < step->candidate_count; i++)
+        if (step->candidates[i].estimate.kiloclocks < step->candidates[best].estimate.kiloclocks)
+            best = i;
+    return best;
+}
+
+/* Another candidate for calls of few tokens, and up to how many: where the product of what is
+ * gained at each step of the ladder is greatest. */
+static void add_few_tokens(plan_step *step, const plan_family *family)
+{
+    static const double GAIN_LEAST = 1.05;
+    int many = step->variants[0].candidate;
+    double best = GAIN_LEAST;
+    plan_variant few = {-1, 0};
+    for (int i = 0; i < step->candidate_count; i++) {
+        double gain = 1;
+        int steps = 0;
+        for (int64_t tokens = PLAN_LADDER_FIRST; tokens < PLAN_NOMINAL_TOKENS; tokens *= 2) {
+            plan_candidate small = step->candidates[i], large = step->candidates[many];
+            plan_estimate_launch(&small, step, family, tokens);
+            plan_estimate_launch(&large, step, family, tokens);
+            gain *= large.estimate.kiloclocks / small.estimate.kiloclocks;
+            steps++;
+            if (gain > best) {
+                best = gain;
+                few = (plan_variant){i, tokens};
+                step->few_gain = pow(gain, 1.0 / steps);
+            }
+        }
+    }
+    if (few.candidate < 0)
+        return;
+    step->variants[1] = step->variants[0];
+    step->variants[0] = few;
+    step->variant_count = 2;
 }
 
 void plan_choose_tile(plan_step *step, const plan *p)
 {
-    enum { STAGES_LEAST = 3 };
-    bool fp32 = p->spec->config.params_dtype == SPEC_DTYPE_fp32;
-    const plan_tile *tiles = fp32                         ? fp32_tiles
-                             : p->family->has_tensor_maps ? wgmma_tiles
-                                                          : mma_tiles;
-    size_t count = fp32                         ? sizeof fp32_tiles / sizeof *tiles
-                   : p->family->has_tensor_maps ? sizeof wgmma_tiles / sizeof *tiles
-                                                : sizeof mma_tiles / sizeof *tiles;
     step->candidate_count = 0;
-    step->chosen = 0;
-    for (size_t i = 0; i < count; i++) {
-        plan_candidate c = score(&tiles[i], step, p->family, fp32 ? 4 : 2);
-        bool sums_fit = !p->family->has_tensor_maps || !sums_rows(&step->epilogue) ||
-                        c.tile.tile_n == step->halves * PLAN_SUMMED_COLUMNS;
-        if (c.shared_bytes > p->family->shared_per_block || c.tile.stages < STAGES_LEAST ||
-            !sums_fit)
-            continue;
-        if (step->candidate_count > 0 && c.kiloclocks < step->candidates[step->chosen].kiloclocks)
-            step->chosen = step->candidate_count;
-        step->candidates[step->candidate_count++] = c;
-    }
+    add_candidates(step, p);
+    if (p->tile)
+        keep_tile(step, p->tile);
+    step->variants[0] = (plan_variant){fastest(step), 0};
+    step->variant_count = 1;
+    bool maps = p->family->has_tensor_maps && p->spec->config.params_dtype != SPEC_DTYPE_fp32;
+    if (maps && !step->m)
+        add_few_tokens(step, p->family);
 }

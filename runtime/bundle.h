@@ -13,7 +13,7 @@
 
 /* ---- bounds of a manifest's numbers --------------------------------------------------------- */
 
-#define BUNDLE_FORMAT         3
+#define BUNDLE_FORMAT         4
 #define BUNDLE_MAX_FILE_BYTES (1 << 28)
 #define BUNDLE_MAX_FILES      1024
 #define BUNDLE_MAX_SIZE       (1 << 24) /* hidden_size and its like */
@@ -91,6 +91,7 @@ typedef struct bundle_kernel {
     const char *pass_name, *step;
     const char *when; /* "always", or the tensor without which it is left out */
     bundle_arch family;
+    int64_t most_tokens; /* runs for at most so many; 0: for all that the ones before it leave */
     int64_t threads, dynamic_shared_bytes;
     int64_t rows, columns, tile_m, tile_n; /* rows 0: the tokens */
     int cluster; /* 0: a block for each tile; else blocks of a cluster, which takes tiles in turn */

@@ -110,6 +110,8 @@ static bool has_work(const loaded_kernel *loaded, const pass_call *call)
 {
     if (loaded->when >= 0 && !call->given[loaded->when])
         return false;
+    if (call->tokens < loaded->least_tokens || call->tokens > loaded->most_tokens)
+        return false;
     return call->tokens > 0 || (loaded->kernel->rows > 0 && call->values[SLOT_BETA].word == 0);
 }
 

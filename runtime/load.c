@@ -76,6 +76,29 @@ static mmlp_status bind_arguments(loaded_kernel *loaded, const mmlp_bundle *bund
     return MMLP_OK;
 }
 
+/* Kernels of one step that follow each other share the tokens between them. */
+static mmlp_status bind_tokens(const mmlp_mlp *mlp)
+{
+    for (int i = 0; i < mlp->kernel_count; i++) {
+        loaded_kernel *loaded = &mlp->kernels[i];
+        const bundle_kernel *kernel = loaded->kernel;
+        const bundle_kernel *before = i > 0 ? mlp->kernels[i - 1].kernel : NULL;
+        bool first =
+            !before || before->pass != kernel->pass || strcmp(before->step, kernel->step) != 0;
+        bool last = i + 1 == mlp->kernel_count ||
+                    mlp->kernels[i + 1].kernel->pass != kernel->pass ||
+                    strcmp(mlp->kernels[i + 1].kernel->step, kernel->step) != 0;
+        loaded->least_tokens = first ? 0 : before->most_tokens + 1;
+        loaded->most_tokens = kernel->most_tokens ? kernel->most_tokens : INT64_MAX;
+        if (last != (kernel->most_tokens == 0) || loaded->most_tokens < loaded->least_tokens)
+            return mmlp_fail(MMLP_ERROR_FORMAT, "%s: kernel %s: found most_tokens %lld, wanted %s",
+                             mlp->bundle->path, kernel->entry, (long long)kernel->most_tokens,
+                             last ? "0 for the last of its step"
+                                  : "more than the one before it of its step has");
+    }
+    return MMLP_OK;
+}
+
 /* The manifest's arguments are the parameters that the compiled kernel has: a launch reads through
  * an array of pointers whose length nobody else checks. */
 static mmlp_status check_parameters(const loaded_kernel *loaded, const mmlp_mlp *mlp)
@@ -145,7 +168,7 @@ static mmlp_status choose_kernels(mmlp_mlp *mlp)
             "%s: found %d dgrad and %d backward_dw kernels for %s, wanted both or none",
             bundle->path, counts[BUNDLE_DGRAD], counts[BUNDLE_BACKWARD_DW], context->arch);
     memory_examine(mlp);
-    return MMLP_OK;
+    return bind_tokens(mlp);
 }
 
 /* ---- into the driver ------------------------------------------------------------------------ */
@@ -396,5 +419,7 @@ mmlp_status mmlp_mlp_kernel(const mmlp_mlp *mlp, int index, mmlp_kernel_properti
     filled.rows = kernel->rows;
     filled.bytes = kernel->bytes;
     filled.bytes_per_token = kernel->bytes_per_token;
+    filled.least_tokens = loaded->least_tokens;
+    filled.most_tokens = loaded->most_tokens;
     return struct_fill(properties, &filled, sizeof filled, "mmlp_kernel_properties");
 }

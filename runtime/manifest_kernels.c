@@ -190,7 +190,7 @@ static mmlp_status read_maps(bundle_kernel *kernel, const json_t *array, const j
 typedef struct kernel_object {
     const char *entry, *file, *step, *family;
     int pass, when;
-    int64_t threads, dynamic_shared_bytes, reduction;
+    int64_t most_tokens, threads, dynamic_shared_bytes, reduction;
     double flops_per_token, bytes, bytes_per_token;
     const json_t *grid, *maps, *arguments, *lines, *images;
 } kernel_object;
@@ -203,6 +203,7 @@ static const json_field kernel_fields[] = {
     {"step", JSON_FIELD_STRING, AT(step), 0, 0, 0},
     {"when", JSON_FIELD_WORD, AT(when), 0, 0, when_words},
     {"family", JSON_FIELD_STRING, AT(family), 0, 0, 0},
+    {"most_tokens", JSON_FIELD_INTEGER, AT(most_tokens), 0, INT32_MAX, 0},
     {"threads", JSON_FIELD_INTEGER, AT(threads), 1, BUNDLE_MAX_THREADS, 0},
     {"dynamic_shared_bytes", JSON_FIELD_INTEGER, AT(dynamic_shared_bytes), 0, 1 << 20, 0},
     {"grid", JSON_FIELD_OBJECT, AT(grid), 0, 0, 0},
@@ -227,6 +228,7 @@ static mmlp_status read_kernel(bundle_kernel *kernel, const mmlp_bundle *bundle,
     kernel->pass_name = pass_words[k.pass];
     kernel->step = k.step;
     kernel->when = when_words[k.when];
+    kernel->most_tokens = k.most_tokens;
     kernel->threads = k.threads;
     kernel->dynamic_shared_bytes = k.dynamic_shared_bytes;
     kernel->reduction = k.reduction;

@@ -19,9 +19,10 @@ typedef struct loaded_kernel {
     CUfunction function;
     const char *origin; /* "bundle", "cache", "compiled" */
     double compile_ms, load_ms;
-    int map_slots[BUNDLE_MAX_MAPS];  /* where the tensor of each map comes from */
-    int slots[BUNDLE_MAX_ARGUMENTS]; /* where each parameter comes from */
-    int when;                        /* the tensor without which it is left out, or -1 */
+    int map_slots[BUNDLE_MAX_MAPS];    /* where the tensor of each map comes from */
+    int slots[BUNDLE_MAX_ARGUMENTS];   /* where each parameter comes from */
+    int when;                          /* the tensor without which it is left out, or -1 */
+    int64_t least_tokens, most_tokens; /* it runs for */
 } loaded_kernel;
 
 struct mmlp_mlp {

@@ -37,12 +37,30 @@ static double error_of(const mmlp_kernel_properties *kernel, const double *error
     return -1;
 }
 
+/* The microbatches that the kernel runs for, and their tokens. */
+static int runs_for(const run_step *s, const mmlp_kernel_properties *kernel, double *tokens)
+{
+    int count = 0;
+    *tokens = 0;
+    for (int i = 0; i < s->count; ++i) {
+        int64_t n = s->microbatches[i].tokens;
+        if (n >= kernel->least_tokens && n <= kernel->most_tokens) {
+            *tokens += (double)n;
+            ++count;
+        }
+    }
+    return count;
+}
+
 /* The largest grid of the step's microbatches: "3 x 4". */
 static void print_grid(char text[48], const run_step *s, const mmlp_kernel_properties *kernel)
 {
     int64_t rows = kernel->rows;
-    for (int i = 0; kernel->rows == 0 && i < s->count; ++i)
-        rows = s->microbatches[i].tokens > rows ? s->microbatches[i].tokens : rows;
+    for (int i = 0; kernel->rows == 0 && i < s->count; ++i) {
+        int64_t tokens = s->microbatches[i].tokens;
+        if (tokens > rows && tokens <= kernel->most_tokens)
+            rows = tokens;
+    }
     if (kernel->tile_m <= 0 || kernel->tile_n <= 0)
         snprintf(text, 48, "-");
     else
@@ -70,26 +88,26 @@ static void print_rate(char text[24], double amount, double ms)
 static void print_kernel(const run_step *s, const mmlp_kernel_properties *kernel, int name_width,
                          double ms, double error)
 {
-    double tokens = 0;
-    for (int i = 0; i < s->count; ++i)
-        tokens += (double)s->microbatches[i].tokens;
+    double tokens;
+    int count = runs_for(s, kernel, &tokens);
     char grid[48], compile[24], flops[24], bytes[24], error_text[24] = "-";
     print_grid(grid, s, kernel);
     print_compile(compile, kernel);
     print_rate(flops, kernel->flops_per_token * tokens, ms);
-    print_rate(bytes, kernel->bytes * s->count + kernel->bytes_per_token * tokens, ms);
+    print_rate(bytes, kernel->bytes * count + kernel->bytes_per_token * tokens, ms);
     if (error >= 0)
         snprintf(error_text, sizeof error_text, "%.1e", error);
     printf("%-*s %-12s %10s %10.1f %9s %9s %9s\n", name_width, kernel->name, grid, compile, ms,
            flops, bytes, error_text);
 }
 
-/* Kernel i, if the step has run its pass. */
+/* Kernel i, if the step has run it. */
 static int get_kernel(mmlp_kernel_properties *out, const run_step *s, int i)
 {
     *out = (mmlp_kernel_properties)MMLP_KERNEL_PROPERTIES_INIT;
+    double tokens;
     return mmlp_mlp_kernel(s->mlp, i, out) == MMLP_OK && strcmp(out->pass, "init") != 0 &&
-           (s->train || strcmp(out->pass, "forward") == 0);
+           (s->train || strcmp(out->pass, "forward") == 0) && runs_for(s, out, &tokens) > 0;
 }
 
 void run_report_kernels(const run_step *s, const double *errors)

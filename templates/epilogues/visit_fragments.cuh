@@ -19,13 +19,13 @@ constexpr int accumulators_per_half = tile_columns / 2; // of a thread
 constexpr int summed_columns = ${kernel.summed_columns}; // of one partial sum of a row
 static_assert(summed_columns == tile_columns, "a tile has one partial sum of each row");
 //% end
-constexpr int consumers_barrier = 3;                     // of both warpgroups; 1 and 2 are those of one
+constexpr int consumers_barrier = 3;                     // of all warpgroups; 1 and 2 are those of one
 
 struct Epilogue {
 //% for _, p in ipairs(e.parameters) do
     ${p.declaration};
 //% end
-    int warpgroup;     // 0 or 1: which half of the tile's rows
+    int warpgroup;     // from 0: which 64 of the tile's rows
     bool issues;       // this thread starts the copies of its warpgroup
 //% if kernel.staged_panels > 0 then
     unsigned staged;   // panels of this warpgroup
@@ -280,22 +280,22 @@ ${ragged and "                    if (column < columns)\n    " or ""}           
     // Adds the warps' sums in their order, and stores one row of partial sums for the tile.
     __device__ __forceinline__ void finish_columns(Tile tile) const
     {
-        named_barrier_sync(consumers_barrier, 256);
-        for (int c = threadIdx.x - 128; c < tile_columns; c += 256) {
+        named_barrier_sync(consumers_barrier, 32 * consumer_warps);
+        for (int c = threadIdx.x - 128; c < tile_columns; c += 32 * consumer_warps) {
 //%     for k, s in ipairs(e.column_sums) do
             float ${s.name}_sum = 0.0f;
 #pragma unroll
-            for (int warp = 0; warp < 8; ++warp)
+            for (int warp = 0; warp < consumer_warps; ++warp)
                 ${s.name}_sum += shared_load_4(all_sums + ${k - 1} * sum_bytes + (warp * tile_columns + c) * 4);
             if (tile.first_column + c < columns)
                 ${s.pointer}[(long long)(tile.first_row / tile_m) * ${s.stride} + ${s.column_offset > 0 and s.column_offset .. " + " or ""}tile.first_column + c] = ${s.name}_sum;
 //%     end
         }
-        named_barrier_sync(consumers_barrier, 256);
+        named_barrier_sync(consumers_barrier, 32 * consumer_warps);
     }
 
 //% end
-    // All of a tile; both warpgroups.
+    // All of a tile; all warpgroups.
     __device__ __forceinline__ void run(const float (&d)[accumulators], Tile tile, long long rows${map_parameters(e.stores)})
     {
 //% if #computed > 0 or sums then

@@ -9,7 +9,7 @@
 //% include "device/ptx_convert.cuh"
 
 constexpr int columns = ${kernel.columns};
-constexpr int partial_tokens = ${kernel.partial_tokens}; // tokens that one row of partial sums covers
+constexpr int partial_tokens = ${kernel.summed_rows}; // tokens that one row of partial sums covers
 
 extern "C" __global__ void __launch_bounds__(${kernel.threads}) ${kernel.entry}(
     const float *__restrict__ ${kernel.input}, void *__restrict__ ${kernel.output}, int ${kernel.output}_dtype, int beta,

@@ -1,7 +1,7 @@
 //% storage = kernel.storage
 //% local e = kernel.epilogue
 //% local runs_over_tokens = kernel.k == nil
-//% local consumers = 2
+//% local consumers = kernel.tile_m // 64
 //% local store_maps = ""
 //% for _, r in ipairs(e.stores) do store_maps = store_maps .. ", " .. r.map end
 // ${kernel.title}
@@ -10,8 +10,7 @@
 // accumulated in fp32; the epilogue reads the accumulators and rounds once, at the store.
 //
 // Grid: as many blocks of ${kernel.threads} threads as the device runs at once, or fewer; each takes one tile after the other.
-// The first warpgroup brings tiles to shared memory, a stage at a time; the two others multiply them, 64 rows each,
-// and store what the epilogue makes of the sums while the stages fill again.
+// The first warpgroup brings tiles to shared memory, a stage at a time; ${consumers == 2 and "the two others multiply them, 64 rows each,\n// and store" or "the other multiplies them\n// and stores"} what the epilogue makes of the sums while the stages fill again.
 // Dynamic shared memory: shared_bytes. The tensor maps are made by the library's launch.
 // tokens may be any number from ${runs_over_tokens and 0 or 1} on; what lies beyond it is loaded as zeros and not stored.
 
@@ -44,7 +43,8 @@ constexpr int accumulators = tile_n / 2; // of a thread: 64 rows by tile_n colum
 constexpr int stage_bytes = 2 * (tile_m + tile_n) * tile_k;
 constexpr int staged_panels = ${kernel.staged_panels}; // of a warpgroup, between the epilogue and the copies that store
 constexpr int input_panels = ${kernel.input_panels};   // of a warpgroup, of element inputs
-constexpr int sum_bytes = 8 * tile_columns * 4; // of a column sum: every warp's
+constexpr int consumer_warps = 4 * consumers;
+constexpr int sum_bytes = consumer_warps * tile_columns * 4; // of a column sum: every warp's
 constexpr int panel_bytes = 8192; // 64 rows of 128 bytes
 constexpr int staged_offset = stages * stage_bytes;
 constexpr int inputs_offset = staged_offset + consumers * staged_panels * panel_bytes;
@@ -53,10 +53,12 @@ constexpr int barriers_offset = sums_offset + ${#e.column_sums} * sum_bytes;
 static_assert(threads == 128 * (1 + consumers) && tile_m == 64 * consumers && tile_k == 64, "the roles of the warpgroups");
 static_assert(barriers_offset + 8 * (2 * stages + 2) <= shared_bytes, "all parts fit");
 
+//% if consumers == 2 then
 // Registers of a thread: all have 168 at first, and the block has 65536.
 constexpr int producer_registers = 40;
 constexpr int consumer_registers = 232;
 
+//% end
 //% include "device/persistent_tiles.cuh"
 
 //% operand = kernel.a
@@ -140,7 +142,7 @@ ${kernel.entry}(
 //% end
         for (int stage = 0; stage < stages; ++stage) {
             mbarrier_init(full + 8 * stage, 1);
-            mbarrier_init(empty + 8 * stage, 4 * consumers * cluster);
+            mbarrier_init(empty + 8 * stage, consumer_warps * cluster);
         }
 //% if #e.element_inputs > 0 then
         mbarrier_init(inputs_full, 1);
@@ -157,7 +159,9 @@ ${kernel.entry}(
     // The same for all lanes of a warp, and known to be.
     const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
     if (warpgroup == 0) {
+//% if consumers == 2 then
         release_registers<producer_registers>();
+//% end
         if (threadIdx.x == 0) {
             RingPlace place;
 //% if #e.element_inputs > 0 then
@@ -201,7 +205,9 @@ ${kernel.entry}(
             }
         }
     } else {
+//% if consumers == 2 then
         acquire_registers<consumer_registers>();
+//% end
         const int lane = threadIdx.x % 32;
         const unsigned my_a = (warpgroup - 1) * (OperandA::bytes / consumers);
         Epilogue epilogue;

@@ -37,7 +37,7 @@ static mmlp_status plan_and_print(const module_spec *spec)
 {
     plan p = {0};
     text printed = TEXT_INIT;
-    mmlp_status status = plan_build(&p, spec, NULL);
+    mmlp_status status = plan_build(&p, spec, NULL, NULL);
     if (status == MMLP_OK)
         status = plan_print(&printed, &p);
     text_free(&printed);

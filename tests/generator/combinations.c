@@ -169,7 +169,7 @@ static int compare_gradients(const combination *c, const plan *p, const double v
 static void compare(const combination *c, const module_spec *spec)
 {
     plan p;
-    cr_assert_eq(plan_build(&p, spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(&p, spec, NULL, NULL), MMLP_OK, "%s", mmlp_last_error());
     const program *graph = &p.reference_activation.graph;
     unsigned seed = 1;
     int compared = 0;
@@ -244,7 +244,7 @@ static void gradients_are(combination c, double gate, double up, double d_gate, 
     plan p;
     double values[INPUTS] = {gate, up, 0, 0, 1, 1}, nodes[128];
     cr_assert_eq(load(&spec, &c), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(&p, &spec, NULL, NULL), MMLP_OK, "%s", mmlp_last_error());
     evaluate(nodes, &p.reference_backward.graph, values);
     cr_expect_float_eq(nodes[p.reference_backward.results[1]], d_gate, 1e-12, "%s at (%g, %g)",
                        act_names[c.act], gate, up);
@@ -278,7 +278,7 @@ Test(combinations, fused_quick_geglu_does_not_mask_the_gradient_of_its_bias)
     plan p;
     double values[INPUTS] = {LIMIT + 1, LIMIT + 1, 0.25, 0.5, 1, 1}, nodes[128];
     cr_assert_eq(load(&spec, &c), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(&p, &spec, NULL, NULL), MMLP_OK, "%s", mmlp_last_error());
     evaluate(nodes, &p.reference_backward.graph, values);
     const int *results = p.reference_backward.results;
     double gate = LIMIT + 0.25, up = LIMIT + 0.5, s = logistic(1.702 * gate);
@@ -306,7 +306,7 @@ static void fc2_bias_is(bool bias, bool scale, bool skip, plan_fc2_bias wanted, 
     module_spec spec;
     plan p;
     cr_assert_eq(spec_text_load(&spec, content), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK);
+    cr_assert_eq(plan_build(&p, &spec, NULL, NULL), MMLP_OK);
     cr_assert_eq(p.fc2_bias, wanted);
     const program *graph = &p.reference_output.graph;
     double inputs[3] = {0}, nodes[16];

@@ -11,24 +11,24 @@
 #include "plan.h"
 #include "spec_text.h"
 
-static void print_plan(text *out, const char *path)
+static void print_plan(text *out, const char *path, const char *arch)
 {
     module_spec spec;
     plan p;
     cr_assert_eq(spec_load(&spec, path, NULL), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(&p, &spec, arch, NULL), MMLP_OK, "%s", mmlp_last_error());
     cr_assert_eq(plan_print(out, &p), MMLP_OK, "%s", mmlp_last_error());
     plan_free(&p);
     spec_free(&spec);
 }
 
-static void is_golden(const char *spec, const char *name)
+static void is_golden(const char *spec, const char *arch, const char *name)
 {
     char path[512], golden[512];
     text printed = TEXT_INIT;
     snprintf(path, sizeof path, "%s/%s", MMLP_SOURCE_DIR, spec);
     snprintf(golden, sizeof golden, "%s/tests/generator/golden/%s.txt", MMLP_SOURCE_DIR, name);
-    print_plan(&printed, path);
+    print_plan(&printed, path, arch);
     if (getenv("MMLP_UPDATE_PLANS")) {
         cr_assert_eq(file_write_atomic(golden, text_string(&printed), printed.length), MMLP_OK);
     } else {
@@ -44,33 +44,38 @@ static void is_golden(const char *spec, const char *name)
 
 Test(plan_text, llama3_8b)
 {
-    is_golden("specs/llama3_8b.lua", "llama3_8b");
+    is_golden("specs/llama3_8b.lua", NULL, "llama3_8b");
+}
+
+Test(plan_text, llama3_8b_on_hopper)
+{
+    is_golden("specs/llama3_8b.lua", "sm_90a", "llama3_8b_sm_90a");
 }
 
 Test(plan_text, gpt3_175b_with_tensor_and_sequence_parallelism)
 {
-    is_golden("specs/gpt3_175b.lua", "gpt3_175b");
+    is_golden("specs/gpt3_175b.lua", NULL, "gpt3_175b");
 }
 
 Test(plan_text, mixtral_expert_with_scale)
 {
-    is_golden("specs/mixtral_expert.lua", "mixtral_expert");
+    is_golden("specs/mixtral_expert.lua", NULL, "mixtral_expert");
 }
 
 Test(plan_text, squared_relu_of_ones_own)
 {
-    is_golden("specs/squared_relu.lua", "squared_relu");
+    is_golden("specs/squared_relu.lua", NULL, "squared_relu");
 }
 
 Test(plan_text, fused_quick_geglu_clamps_before_the_bias)
 {
-    is_golden("tests/specs/quick_geglu_bias_scale_fused_clamp_offset.lua",
+    is_golden("tests/specs/quick_geglu_bias_scale_fused_clamp_offset.lua", NULL,
               "quick_geglu_bias_scale_fused_clamp_offset");
 }
 
 Test(plan_text, bias_is_added_after_the_reduction)
 {
-    is_golden("tests/generator/golden/everything.lua", "everything");
+    is_golden("tests/generator/golden/everything.lua", NULL, "everything");
 }
 
 /* ---- facts ----------------------------------------------------------------------------------- */
@@ -79,7 +84,7 @@ static void build(plan *p, module_spec *spec, const char *fields, const char *pa
 {
     char *content = spec_text_config(fields, params);
     cr_assert_eq(spec_text_load(spec, content), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(plan_build(p, spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(p, spec, NULL, NULL), MMLP_OK, "%s", mmlp_last_error());
     free(content);
 }
 
@@ -232,7 +237,7 @@ Test(plan, a_kernel_touches_what_its_arguments_hold)
     double sums = 0, dgrad = 0;
     snprintf(path, sizeof path, "%s/specs/llama3_8b.lua", MMLP_SOURCE_DIR);
     cr_assert_eq(spec_load(&spec, path, NULL), MMLP_OK, "%s", mmlp_last_error());
-    cr_assert_eq(plan_build(&p, &spec, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(&p, &spec, NULL, NULL), MMLP_OK, "%s", mmlp_last_error());
     for (int i = 0; i < p.step_count; i++) {
         const plan_step *step = &p.steps[i];
         const char *seen[PLAN_OUTPUTS_MAX + PLAN_INPUTS_MAX + 2] = {step->a.tensor, step->b.tensor};
@@ -279,10 +284,10 @@ Test(plan, an_unknown_architecture_is_refused)
     plan p;
     build(&p, &spec, "hidden_size = 64", "");
     plan_free(&p);
-    cr_assert_eq(plan_build(&p, &spec, "sm_70"), MMLP_ERROR_UNSUPPORTED);
+    cr_assert_eq(plan_build(&p, &spec, "sm_70", NULL), MMLP_ERROR_UNSUPPORTED);
     cr_assert_str_eq(mmlp_last_error(),
                      "sm_70: no kernels for this architecture; there are for sm_80, sm_86, sm_89, "
-                     "sm_90, sm_100, sm_120");
+                     "sm_90, sm_90a, sm_100, sm_120");
     spec_free(&spec);
 }
 
@@ -300,4 +305,130 @@ Test(plan, every_tile_fits_the_smallest_device_of_the_family)
         plan_free(&p);
         spec_free(&spec);
     }
+}
+
+/* ---- tiles of sm_90a ------------------------------------------------------------------------- */
+
+static void build_hopper(plan *p, module_spec *spec, const char *name, const char *tile)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", MMLP_SOURCE_DIR, name);
+    cr_assert_eq(spec_load(spec, path, NULL), MMLP_OK, "%s", mmlp_last_error());
+    cr_assert_eq(plan_build(p, spec, "sm_90a", tile), MMLP_OK, "%s", mmlp_last_error());
+}
+
+static const plan_candidate *taken(const plan_step *step, int variant)
+{
+    return &step->candidates[step->variants[variant].candidate];
+}
+
+/* The bytes of the operands by waves, counted tile by tile in the order of
+ * templates/device/persistent_tiles.cuh. */
+static double count_wave_bytes(const plan_step *step, const plan_candidate *c, int sms,
+                               int64_t tokens)
+{
+    const plan_tile *t = &c->tile;
+    int64_t rows = step->m ? step->m : tokens, k = step->k ? step->k : tokens;
+    int64_t height = t->tile_m * t->cluster, width = t->tile_n / step->halves;
+    int64_t tiles_m = (rows + height - 1) / height, tiles_n = (step->columns + width - 1) / width;
+    int64_t group_rows = c->group_m / t->cluster, clusters = sms / t->cluster;
+    int64_t *row_seen = calloc((size_t)tiles_m, sizeof *row_seen);
+    int64_t *column_seen = calloc((size_t)tiles_n, sizeof *column_seen);
+    double bytes = 0;
+    for (int64_t index = 0; index < tiles_m * tiles_n; index++) {
+        int64_t wave = index / clusters + 1, group = index / (group_rows * tiles_n);
+        int64_t in_group = index % (group_rows * tiles_n);
+        int64_t left = tiles_m - group * group_rows;
+        int64_t of_group = left < group_rows ? left : group_rows;
+        int64_t row = group * group_rows + in_group % of_group, column = in_group / of_group;
+        bytes += row_seen[row] == wave ? 0 : 2.0 * (double)(height * k);
+        bytes += column_seen[column] == wave ? 0 : 2.0 * (double)(t->tile_n * k);
+        row_seen[row] = column_seen[column] = wave;
+    }
+    free(row_seen);
+    free(column_seen);
+    return bytes;
+}
+
+Test(tiles, the_bytes_of_waves_are_those_of_the_tile_order)
+{
+    static const char *const specs[] = {"specs/llama3_8b.lua", "specs/gpt3_175b.lua",
+                                        "specs/mixtral_expert.lua", "tests/specs/ragged_gated.lua"};
+    for (size_t s = 0; s < sizeof specs / sizeof *specs; s++) {
+        module_spec spec;
+        plan p;
+        build_hopper(&p, &spec, specs[s], NULL);
+        for (int i = 0; i < p.step_count; i++)
+            for (int k = 0; k < p.steps[i].candidate_count; k++)
+                for (int64_t tokens = 1; tokens <= 5000; tokens = tokens * 3 + 1) {
+                    plan_candidate c = p.steps[i].candidates[k];
+                    plan_estimate_launch(&c, &p.steps[i], p.family, tokens);
+                    cr_assert_eq(c.estimate.wave_bytes,
+                                 count_wave_bytes(&p.steps[i], &c, p.family->sm_count, tokens),
+                                 "%s %s, %lld tokens", specs[s], p.steps[i].name,
+                                 (long long)tokens);
+                }
+        plan_free(&p);
+        spec_free(&spec);
+    }
+}
+
+Test(tiles, waves_of_the_largest_gemm_read_at_most_1_1_GB)
+{
+    module_spec spec;
+    plan p;
+    build_hopper(&p, &spec, "specs/llama3_8b.lua", NULL);
+    cr_assert_str_eq(p.steps[0].name, "linear_fc1");
+    const plan_candidate *c = taken(&p.steps[0], p.steps[0].variant_count - 1);
+    cr_expect_leq(c->estimate.wave_bytes, 1.1e9);
+    cr_expect_eq(c->tile.tile_m, 128);
+    cr_expect_eq(c->tile.tile_n, 256);
+    plan_free(&p);
+    spec_free(&spec);
+}
+
+Test(tiles, a_kernel_for_few_tokens_is_estimated_faster_there_and_slower_beyond)
+{
+    static const char *const specs[] = {"specs/llama3_8b.lua", "specs/mixtral_expert.lua",
+                                        "specs/gpt3_175b.lua"};
+    int pairs = 0;
+    for (size_t s = 0; s < sizeof specs / sizeof *specs; s++) {
+        module_spec spec;
+        plan p;
+        build_hopper(&p, &spec, specs[s], NULL);
+        for (int i = 0; i < p.step_count; i++) {
+            const plan_step *step = &p.steps[i];
+            if (step->kind != PLAN_GEMM || step->variant_count == 1)
+                continue;
+            cr_expect_eq(step->m, 0);
+            cr_expect_eq(step->variants[1].most_tokens, 0);
+            int64_t most = step->variants[0].most_tokens;
+            for (int64_t tokens = most; tokens <= PLAN_NOMINAL_TOKENS; tokens *= 2) {
+                plan_candidate few = *taken(step, 0), many = *taken(step, 1);
+                plan_estimate_launch(&few, step, p.family, tokens);
+                plan_estimate_launch(&many, step, p.family, tokens);
+                cr_expect_eq(few.estimate.kiloclocks < many.estimate.kiloclocks, tokens == most,
+                             "%s %s: %lld tokens", specs[s], step->name, (long long)tokens);
+            }
+            pairs++;
+        }
+        plan_free(&p);
+        spec_free(&spec);
+    }
+    cr_expect_geq(pairs, 4);
+}
+
+Test(tiles, a_tile_that_is_asked_for_is_the_only_one_where_it_fits)
+{
+    module_spec spec;
+    plan p;
+    cr_expect(plan_tile_exists("64x64") && !plan_tile_exists("64x640") && !plan_tile_exists(""));
+    build_hopper(&p, &spec, "specs/llama3_8b.lua", "64x64");
+    for (int i = 0; i < p.step_count; i++) {
+        const plan_step *step = &p.steps[i];
+        cr_expect_eq(step->candidate_count == 1, step->halves == 1, "%s", step->name);
+        cr_expect_eq(taken(step, 0)->tile.tile_n == 64, step->halves == 1, "%s", step->name);
+    }
+    plan_free(&p);
+    spec_free(&spec);
 }

@@ -102,7 +102,7 @@ Test(bundle, another_format_says_to_generate_again)
     json_object_set_new(made.manifest, "format", json_integer(1));
     made_write(&made);
     cr_expect_eq(open_it(&made), MMLP_ERROR_FORMAT);
-    cr_expect(strstr(mmlp_last_error(), "format: found 1, this library reads format 3: generate "
+    cr_expect(strstr(mmlp_last_error(), "format: found 1, this library reads format 4: generate "
                                         "the bundle again"),
               "%s", mmlp_last_error());
     made_free(&made);
@@ -208,6 +208,7 @@ static const struct {
     {"kernels.0.bytes_per_token", "-2", "kernels[0].bytes_per_token: found -2"},
     {"kernels.0.family", "\"ampere\"",
      "kernels[0].family: found \"ampere\", wanted an architecture such as \"sm_80\""},
+    {"kernels.0.most_tokens", "-1", "kernels[0].most_tokens: found -1"},
     {"kernels.0.family", "\"sm_99999999999\"", "kernels[0].family: found \"sm_99999999999\""},
     {"kernels.0.grid", "{}", "kernels[0].grid.rows: found nothing"},
     {"kernels.0.grid.tile_m", "0", "kernels[0].grid.tile_m: found 0"},
@@ -312,15 +313,15 @@ static const char *const texts[] = {
     "null",
     "7",
     "\"manifest\"",
-    "{\"format\": 3}",
-    "{\"format\": 3, \"hash\": \"",
-    "{\"format\": 3, \"hash\": \"00000000000000000000000000000000\"}",
-    "{\"format\": 3, \"hash\": \"00000000000000000000000000000000\", \"mlp\": 1e999}",
+    "{\"format\": 4}",
+    "{\"format\": 4, \"hash\": \"",
+    "{\"format\": 4, \"hash\": \"00000000000000000000000000000000\"}",
+    "{\"format\": 4, \"hash\": \"00000000000000000000000000000000\", \"mlp\": 1e999}",
     "{\"format\": 99999999999999999999999999}",
-    "{\"format\": 3, \"format\": 1}",
-    "{\"format\": 3} trailing",
-    "{\"format\": 3, \"name\": \"\\ud800\"}",
-    "\xff\xfe{\"format\": 3}",
+    "{\"format\": 4, \"format\": 1}",
+    "{\"format\": 4} trailing",
+    "{\"format\": 4, \"name\": \"\\ud800\"}",
+    "\xff\xfe{\"format\": 4}",
 };
 
 Test(bundle, text_that_is_no_manifest_is_refused)

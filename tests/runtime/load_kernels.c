@@ -339,6 +339,36 @@ Test(load, a_device_without_a_kernel_family_is_refused)
     made_free(&made);
 }
 
+Test(load, the_last_kernel_of_a_step_takes_all_tokens)
+{
+    made_bundle made = made_start();
+    json_t *kernel = json_array_get(json_object_get(made.manifest, "kernels"), 0);
+    json_object_set_new(kernel, "most_tokens", json_integer(64));
+    cr_expect_eq(load_made(&made, ""), MMLP_ERROR_FORMAT);
+    cr_expect(strstr(mmlp_last_error(), "made.mlp: kernel made_fc1: found most_tokens 64, wanted 0 "
+                                        "for the last of its step"),
+              "%s", mmlp_last_error());
+    made_free(&made);
+}
+
+Test(load, kernels_of_a_step_have_rising_tokens)
+{
+    static const int wrong[][2] = {{0, 0}, {64, 64}, {8, 64}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        made_bundle made = made_start();
+        json_t *kernels = json_object_get(made.manifest, "kernels");
+        for (size_t k = 0; k < 2; k++) {
+            json_t *kernel = json_deep_copy(json_array_get(kernels, 0));
+            json_object_set_new(kernel, "most_tokens", json_integer(wrong[i][k]));
+            json_array_insert_new(kernels, 0, kernel);
+        }
+        cr_expect_eq(load_made(&made, ""), MMLP_ERROR_FORMAT);
+        cr_expect(strstr(mmlp_last_error(), "wanted more than the one before it of its step has"),
+                  "%s", mmlp_last_error());
+        made_free(&made);
+    }
+}
+
 Test(load, more_shared_memory_than_the_device_has_is_refused)
 {
     made_bundle made = made_start();

@@ -77,7 +77,7 @@ static const struct {
     {"made_fc1.cu", fc1_source}, {"made_fc2.cu", fc2_source}, {"made_fill.cu", fill_source}};
 
 static const char manifest_text[] = TEXT({
-    "format" : 3,
+    "format" : 4,
     "hash" : "00000000000000000000000000000000",
     "name" : "made",
     "generator" : "by hand",
@@ -128,6 +128,7 @@ static const char manifest_text[] = TEXT({
             "step" : "linear_fc1",
             "when" : "always",
             "family" : "sm_80",
+            "most_tokens" : 0,
             "threads" : 64,
             "dynamic_shared_bytes" : 0,
             "grid" : {"rows" : 0, "columns" : 40, "tile_m" : 1, "tile_n" : 40, "cluster" : 0},
@@ -150,6 +151,7 @@ static const char manifest_text[] = TEXT({
             "step" : "linear_fc2",
             "when" : "always",
             "family" : "sm_80",
+            "most_tokens" : 0,
             "threads" : 32,
             "dynamic_shared_bytes" : 1024,
             "grid" : {"rows" : 0, "columns" : 24, "tile_m" : 1, "tile_n" : 24, "cluster" : 0},
@@ -169,6 +171,7 @@ static const char manifest_text[] = TEXT({
             "step" : "fill",
             "when" : "always",
             "family" : "sm_80",
+            "most_tokens" : 0,
             "threads" : 128,
             "dynamic_shared_bytes" : 0,
             "grid" : {"elements_per_block" : 128},

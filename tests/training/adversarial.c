@@ -48,7 +48,7 @@ static unsigned char *run_here(const void *argument, size_t *bytes)
     step_options options = {.tokens = TOKENS, .seed = 5};
     mmlp_context *context = loaded_device();
     char *content = loaded_spec(HIDDEN, FFN, r->spec->fields, r->spec->params), *lines = NULL;
-    loaded_open(&loaded, context, content, TOKENS, 0);
+    loaded_open(&loaded, context, content, TOKENS, 0, "128x128");
     free(content);
     step_start(&step, context, loaded.bundle, loaded.mlp, &options);
     REQUIRE(step_run(&step, loaded.mlp));

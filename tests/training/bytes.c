@@ -128,7 +128,7 @@ Test(bytes, every_kernel_does_what_is_planned_without_bank_conflicts_on_tensor_c
             .tokens = TOKENS, .seed = 1, .beta = specs[i].beta, .bias_gradients_fp32 = 1};
         char *content = loaded_spec(specs[i].hidden_size, specs[i].ffn_hidden_size, specs[i].fields,
                                     specs[i].params);
-        loaded_open(&loaded, context, content, TOKENS, 0);
+        loaded_open(&loaded, context, content, TOKENS, 0, NULL);
         free(content);
         step_start(&step, context, loaded.bundle, loaded.mlp, &options);
         REQUIRE_CUDA(cuEmulatorCount(keep, &c));

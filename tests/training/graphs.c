@@ -44,7 +44,7 @@ static void open_scene(scene *s, int spec, bool delay, int beta)
              delay ? "true" : "false");
     char *content = loaded_spec(HIDDEN, FFN, fields, specs[spec].params);
     s->context = loaded_device();
-    loaded_open(&s->loaded, s->context, content, TOKENS, 0);
+    loaded_open(&s->loaded, s->context, content, TOKENS, 0, NULL);
     free(content);
     step_options options = {.tokens = TOKENS, .seed = 1, .beta = beta};
     step_start(&s->step, s->context, s->loaded.bundle, s->loaded.mlp, &options);

@@ -72,7 +72,7 @@ static loaded_mlp load(const char *fields, const char *fc1_params)
                  "module = ColumnParallelLinear, params = { %s } }, linear_fc2 = "
                  "RowParallelLinear } }\n",
                  HIDDEN, FFN, fields, fc1_params) > 0);
-    loaded_open(&l, loaded_device(), content, 0, 0);
+    loaded_open(&l, loaded_device(), content, 0, 0, NULL);
     free(content);
     return l;
 }

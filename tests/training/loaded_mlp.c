@@ -37,11 +37,11 @@ mmlp_status loaded_spec_load(module_spec *out, const char *content)
 
 /* The bundle's name is the same for all, so that equal kernels have one entry in the cache. */
 void loaded_open(loaded_mlp *out, mmlp_context *context, const char *spec, int64_t max_tokens,
-                 int wgrad_depth)
+                 int wgrad_depth, const char *tile)
 {
     char *folder = temporary_folder_make(), *path = path_in(folder, "mlp.mlp");
     module_spec module;
-    bundle_options bundle = {0};
+    bundle_options bundle = {.tile = tile};
     *out = (loaded_mlp){.context = context};
     REQUIRE(loaded_spec_load(&module, spec));
     REQUIRE(bundle_write(&module, path, &bundle));

@@ -21,7 +21,7 @@ mmlp_status loaded_spec_load(module_spec *out, const char *content);
 
 /* `spec` is a text. Nothing stays on the disk. wgrad_depth 0: 1. */
 void loaded_open(loaded_mlp *out, mmlp_context *context, const char *spec, int64_t max_tokens,
-                 int wgrad_depth);
+                 int wgrad_depth, const char *tile);
 void loaded_close(loaded_mlp *loaded);
 
 /* The text of a spec: fields of TransformerConfig besides hidden_size and ffn_hidden_size, and of

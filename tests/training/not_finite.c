@@ -81,7 +81,7 @@ static void open_scene(scene *s, const char *name, const char *dtype, const char
     *s = (scene){.spec = name, .dtype = dtype, .context = loaded_device()};
     snprintf(fields, sizeof fields, "%s, params_dtype = '%s'", spec_fields, dtype);
     char *content = loaded_spec(HIDDEN, FFN, fields, params);
-    loaded_open(&s->loaded, s->context, content, TOKENS, 0);
+    loaded_open(&s->loaded, s->context, content, TOKENS, 0, "128x128");
     free(content);
     step_options options = {.tokens = TOKENS, .seed = 3};
     step_start(&s->step, s->context, s->loaded.bundle, s->loaded.mlp, &options);

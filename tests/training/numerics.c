@@ -66,7 +66,7 @@ static int run_checked(const char *dtype, FILE *file)
     training_step step;
     step_options options = {.tokens = TOKENS, .seed = 11};
     mmlp_context *context = loaded_device();
-    loaded_open(&loaded, context, content, TOKENS, 0);
+    loaded_open(&loaded, context, content, TOKENS, 0, NULL);
     step_start(&step, context, loaded.bundle, loaded.mlp, &options);
     REQUIRE(step_run(&step, loaded.mlp));
     step_download(&step);

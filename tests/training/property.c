@@ -113,6 +113,14 @@ static int64_t draw_tokens(drawing *d)
     return one_in(d, 3) ? edges[draw(d, sizeof edges / sizeof *edges)] : draw(d, MOST_TOKENS + 1);
 }
 
+/* For both families what they have of it; NULL: what the plan takes for such sizes. */
+static const char *draw_tile(drawing *d)
+{
+    static const char *const tiles[] = {NULL,     NULL,     "128x256", "128x128",
+                                        "64x256", "64x128", "64x64"};
+    return tiles[draw(d, sizeof tiles / sizeof *tiles)];
+}
+
 /* ---- one draw -------------------------------------------------------------------------------- */
 
 static bool run_draw(mmlp_context *context, uint64_t number)
@@ -125,9 +133,10 @@ static bool run_draw(mmlp_context *context, uint64_t number)
                             .seed = number,
                             .beta = (int)draw(&d, 2),
                             .bias_gradients_fp32 = (int)draw(&d, 2)};
+    const char *tile = draw_tile(&d);
     loaded_mlp loaded;
     training_step step;
-    loaded_open(&loaded, context, content, MOST_TOKENS, 0);
+    loaded_open(&loaded, context, content, MOST_TOKENS, 0, tile);
     step_start(&step, context, loaded.bundle, loaded.mlp, &options);
     mmlp_status status = step_run(&step, loaded.mlp);
     int failed = status != MMLP_OK;
@@ -137,11 +146,11 @@ static bool run_draw(mmlp_context *context, uint64_t number)
     }
     if (failed)
         fprintf(stderr,
-                "draw %llu: %lld tokens, beta %d, bias gradients %s:\n%s%s%s"
+                "draw %llu: %lld tokens, beta %d, bias gradients %s, tile %s:\n%s%s%s"
                 "REPRO: MMLP_PROPERTY_FIRST=%llu MMLP_PROPERTY_DRAWS=1\n",
                 (unsigned long long)number, (long long)options.tokens, options.beta,
-                options.bias_gradients_fp32 ? "fp32" : "params_dtype", content,
-                status == MMLP_OK ? "" : mmlp_last_error(), lines ? lines : "\n",
+                options.bias_gradients_fp32 ? "fp32" : "params_dtype", tile ? tile : "of the plan",
+                content, status == MMLP_OK ? "" : mmlp_last_error(), lines ? lines : "\n",
                 (unsigned long long)number);
     step_finish(&step);
     loaded_close(&loaded);

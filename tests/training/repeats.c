@@ -25,7 +25,7 @@ static void open_mlp(loaded_mlp *out, mmlp_context *context, const char *dtype, 
              "num_moe_experts = 2, params_dtype = '%s', delay_wgrad_compute = %s",
              dtype, delay ? "true" : "false");
     char *content = loaded_spec(HIDDEN, FFN, fields, "is_expert = true, per_token_scale = true");
-    loaded_open(out, context, content, TOKENS, wgrad_depth);
+    loaded_open(out, context, content, TOKENS, wgrad_depth, NULL);
     free(content);
 }
 

@@ -503,13 +503,14 @@ typedef struct mmlp_kernel_properties {
     int threads;
     int shared_bytes;
     double flops_per_token;
-    int64_t rows;                  /* output rows in all; 0: the tokens */
-    double bytes, bytes_per_token; /* distinct global bytes it touches: bytes + tokens *
-                                    * bytes_per_token */
+    int64_t rows;                      /* output rows in all; 0: the tokens */
+    double bytes, bytes_per_token;     /* distinct global bytes it touches: bytes + tokens *
+                                        * bytes_per_token */
+    int64_t least_tokens, most_tokens; /* it runs for; kernels of one step share them out */
 } mmlp_kernel_properties;
 #define MMLP_KERNEL_PROPERTIES_INIT                                                                \
     {                                                                                              \
-        sizeof(mmlp_kernel_properties), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0             \
+        sizeof(mmlp_kernel_properties), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0       \
     }
 
 MMLP_API int mmlp_mlp_kernel_count(const mmlp_mlp *mlp);
