@@ -12,13 +12,14 @@ typedef struct options {
     bench_counters_options counters; /* its spec and arch are jit's too */
 } options;
 
-enum { KEY_ARCH = 256, KEY_TOKENS, KEY_JSON };
+enum { KEY_ARCH = 256, KEY_TILE, KEY_TOKENS, KEY_JSON };
 
 static const struct argp_option option_table[] = {
     {"arch", KEY_ARCH, "ARCH", 0,
      "jit, counters: the GPU architecture (sm_80; for counters $MMLP_EMULATOR_DEVICE if that is "
      "set)",
      0},
+    {"tile", KEY_TILE, "MxN", 0, "jit, counters: --tile of megamlp-gen", 0},
     {"tokens", KEY_TOKENS, "N", 0, "counters: the tokens of the step", 0},
     {"json", KEY_JSON, 0, 0, "counters: print JSON, with every counter by its name", 0},
     {0},
@@ -28,7 +29,7 @@ static const char documentation[] =
     "Measures MegaMLP itself; every time is the median of 5 runs.\v"
     "jit SPEC.lua       from a spec to the loaded kernels of a training step, each\n"
     "                   run in a fresh process: spec to cubins, load with an empty\n"
-    "                   cache, load from the disk cache\n"
+    "                   cache, load from the disk cache; and each kernel's compilation\n"
     "counters SPEC.lua  what each kernel of a training step does, counted by the\n"
     "                   emulator, beside the plan's ideal: instructions, FLOP,\n"
     "                   bytes, sectors, bank conflicts, barriers; and what ptxas\n"
@@ -63,6 +64,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     switch (key) {
     case KEY_ARCH:
         o->counters.arch = argument;
+        break;
+    case KEY_TILE:
+        o->counters.tile = argument;
         break;
     case KEY_TOKENS:
         o->counters.tokens = (int64_t)tool_parse_number(argument, 1, INT32_MAX, "--tokens", state);
@@ -110,6 +114,7 @@ int main(int argc, char **argv)
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);
     if (strcmp(o.what, "jit") == 0)
-        return bench_jit(o.counters.spec, o.counters.arch ? o.counters.arch : "sm_80");
+        return bench_jit(o.counters.spec, o.counters.arch ? o.counters.arch : "sm_80",
+                         o.counters.tile);
     return strcmp(o.what, "counters") == 0 ? bench_counters(&o.counters) : bench_emulator();
 }

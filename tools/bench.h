@@ -15,12 +15,13 @@ void *bench_open_emulator(void);
 
 typedef struct bench_counters_options {
     const char *spec, *arch; /* arch NULL: that of the emulated device */
+    const char *tile;        /* of megamlp-gen, or NULL */
     int64_t tokens;
     int json;
 } bench_counters_options;
 
 /* Each prints a table and returns an exit code. */
-int bench_jit(const char *spec, const char *arch);
+int bench_jit(const char *spec, const char *arch, const char *tile);
 int bench_emulator(void);
 int bench_counters(const bench_counters_options *o);
 

@@ -159,7 +159,7 @@ static int count_step(counted_step *step, run_step *run, const emulator *e)
 static int open_step(counted_step *step, run_step *run, mmlp_bundle **bundle,
                      const bench_counters_options *o)
 {
-    int code = tool_open_bundle(bundle, o->spec);
+    int code = tool_open_bundle(bundle, o->spec, o->tile);
     if (code == 0)
         code = tool_open_device(&run->context, "emulator", o->arch);
     if (code == 0)
@@ -213,7 +213,7 @@ int bench_counters(const bench_counters_options *o)
         code = enter_emulator(&e);
     if (code == 0) {
         progress_begin("asking ptxas for the registers of all kernels");
-        code = tool_check_kernels(&report, o->spec, step.device.arch);
+        code = tool_check_kernels(&report, o->spec, step.device.arch, o->tile);
         progress_end();
     }
     if (code == 0) {

@@ -149,7 +149,7 @@ typedef struct run {
 
 static int open_all(run *r, const options *o)
 {
-    int code = tool_open_bundle(&r->bundle, o->spec);
+    int code = tool_open_bundle(&r->bundle, o->spec, NULL);
     if (code != 0)
         return code;
     char *error;

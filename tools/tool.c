@@ -275,7 +275,8 @@ void tool_remove_folder(char *folder)
     free(folder);
 }
 
-int tool_generate(char **bundle, const char *spec, const char *arch, const char *folder)
+int tool_generate(char **bundle, const char *spec, const char *arch, const char *tile,
+                  const char *folder)
 {
     *bundle = NULL;
     const char *slash = strrchr(spec, '/');
@@ -287,11 +288,16 @@ int tool_generate(char **bundle, const char *spec, const char *arch, const char 
         *bundle = NULL;
         return tool_fail(EXIT_DEVICE, "out of memory");
     }
-    char *arguments[] = {generator, "bundle", (char *)spec, "-o", *bundle, NULL, NULL, NULL, NULL};
+    char *arguments[12] = {generator, "bundle", (char *)spec, "-o", *bundle};
+    int count = 5;
     if (arch) {
-        arguments[5] = "--cubin";
-        arguments[6] = "--arch";
-        arguments[7] = (char *)target_of(arch);
+        arguments[count++] = "--cubin";
+        arguments[count++] = "--arch";
+        arguments[count++] = (char *)target_of(arch);
+    }
+    if (tile) {
+        arguments[count++] = "--tile";
+        arguments[count++] = (char *)tile;
     }
     int code = run_program(arguments, STDOUT_FILENO);
     if (code == 127)
@@ -317,7 +323,7 @@ static char *read_whole(int file)
     return text;
 }
 
-int tool_check_kernels(char **report, const char *spec, const char *arch)
+int tool_check_kernels(char **report, const char *spec, const char *arch, const char *tile)
 {
     *report = NULL;
     char *generator = beside_this_program("megamlp-gen");
@@ -326,7 +332,14 @@ int tool_check_kernels(char **report, const char *spec, const char *arch)
         free(generator);
         return tool_fail(EXIT_DEVICE, "out of memory");
     }
-    char *arguments[] = {generator, "check", (char *)spec, "--arch", (char *)target_of(arch), NULL};
+    char *arguments[] = {generator,
+                         "check",
+                         (char *)spec,
+                         "--arch",
+                         (char *)target_of(arch),
+                         tile ? "--tile" : NULL,
+                         (char *)tile,
+                         NULL};
     int code = run_program(arguments, output);
     if (code == 127)
         code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it compiles the kernels of a spec",
@@ -340,14 +353,14 @@ int tool_check_kernels(char **report, const char *spec, const char *arch)
     return code;
 }
 
-int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle)
+int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *tile)
 {
     *out = NULL;
     char *folder = NULL, *generated = NULL;
     int code = 0;
     if (ends_with(spec_or_bundle, ".lua")) {
         folder = tool_temporary_folder();
-        code = folder ? tool_generate(&generated, spec_or_bundle, NULL, folder) : EXIT_DEVICE;
+        code = folder ? tool_generate(&generated, spec_or_bundle, NULL, tile, folder) : EXIT_DEVICE;
     }
     if (code == 0) {
         mmlp_status status = mmlp_bundle_open(out, generated ? generated : spec_or_bundle);

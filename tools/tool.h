@@ -43,9 +43,10 @@ int tool_open_device(mmlp_context **out, const char *device, const char *arch);
 
 /*
  * Opens NAME.mlp, or makes a bundle from SPEC.lua with the megamlp-gen beside this program. The
- * temporary bundle is gone when this returns. Returns 0, or the exit code after printing why.
+ * temporary bundle is gone when this returns. tile: what megamlp-gen calls --tile, for a spec, or
+ * NULL. Returns 0, or the exit code after printing why.
  */
-int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle);
+int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *tile);
 
 /* A new folder in $TMPDIR (malloc), or NULL after printing why; tool_remove_folder removes it with
  * all it holds and frees the string (NULL allowed). */
@@ -55,9 +56,10 @@ void tool_remove_folder(char *folder);
 /* Runs the megamlp-gen beside this program: SPEC.lua -> folder/SPEC.mlp, whose path (malloc) is
  * *bundle; with `arch` its cubins for that architecture too. Returns 0, or the exit code after
  * printing why. */
-int tool_generate(char **bundle, const char *spec, const char *arch, const char *folder);
+int tool_generate(char **bundle, const char *spec, const char *arch, const char *tile,
+                  const char *folder);
 /* What the megamlp-gen beside this program says of the kernels of SPEC.lua as ptxas compiles them
  * (malloc): the lines of its `check`. Returns 0, or the exit code after printing why. */
-int tool_check_kernels(char **report, const char *spec, const char *arch);
+int tool_check_kernels(char **report, const char *spec, const char *arch, const char *tile);
 
 #endif
