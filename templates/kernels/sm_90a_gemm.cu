@@ -209,7 +209,9 @@ ${kernel.entry}(
         acquire_registers<consumer_registers>();
 //% end
         const int lane = threadIdx.x % 32;
-        const unsigned my_a = (warpgroup - 1) * (OperandA::bytes / consumers);
+        // Of the first stage; those of the others are so many units further, without a carry out of the address.
+        const unsigned long long first_a = descriptor(shared + (warpgroup - 1) * (OperandA::bytes / consumers), OperandA::leading_bytes);
+        const unsigned long long first_b = descriptor(shared + OperandA::bytes, OperandB::leading_bytes);
         Epilogue epilogue;
 //% for _, p in ipairs(e.parameters) do
         epilogue.${p.name} = ${p.name};
@@ -229,9 +231,8 @@ ${kernel.entry}(
             int before = 0; // the stage that the newest products but one have read
 #pragma unroll 1
             for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
-                const unsigned at = shared + place.stage * stage_bytes;
-                const unsigned long long a = descriptor(at + my_a, OperandA::leading_bytes);
-                const unsigned long long b = descriptor(at + OperandA::bytes, OperandB::leading_bytes);
+                const unsigned long long a = first_a + place.stage * (stage_bytes >> 4);
+                const unsigned long long b = first_b + place.stage * (stage_bytes >> 4);
                 mbarrier_wait(full + 8 * place.stage, place.parity);
                 wgmma_fence();
 #pragma unroll
