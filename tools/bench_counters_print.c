@@ -47,6 +47,16 @@ static int name_width(const counted_step *step)
     return width;
 }
 
+/* Of one output: "   7.31". */
+static void print_epilogue(const counted_step *step, const counted_kernel *k)
+{
+    int64_t rows = k->plan.rows ? k->plan.rows : step->tokens;
+    if (k->counters.epilogue_lanes > 0)
+        printf(" %7.2f", (double)k->counters.epilogue_lanes / (double)(rows * k->plan.columns));
+    else
+        printf(" %7s", "-");
+}
+
 static void print_kernel(const counted_step *step, const counted_kernel *k, int width)
 {
     const emu_counters *c = &k->counters;
@@ -65,6 +75,7 @@ static void print_kernel(const counted_step *step, const counted_kernel *k, int 
     print_amount((double)c->shared_wavefronts);
     print_amount((double)c->shared_excess);
     print_amount((double)c->barriers);
+    print_epilogue(step, k);
     printf(" %4d %5ld %6d %7.2f\n", (int)c->registers, k->spill_store_bytes + k->spill_load_bytes,
            (int)c->blocks_per_sm,
            (double)c->blocks / ((double)c->blocks_per_sm * step->device.sm_count));
@@ -105,12 +116,13 @@ void counted_print_tables(const counted_step *step)
     int width = name_width(step);
     printf("one training step of %lld tokens on the %s: %s, %d multiprocessors\n\n",
            (long long)step->tokens, step->device.name, step->device.arch, step->device.sm_count);
-    printf("%-*s %8s %5s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %4s %5s %6s %7s\n", width, "",
-           "warp", "lanes", "tensor", "fma", "plan's", "bytes", "plan's", "bytes by", "global",
-           "global", "shared", "of these", "barriers", "regs", "spill", "blocks", "waves");
-    printf("%-*s %8s %5s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %4s %5s %6s %7s\n", width,
+    printf("%-*s %8s %5s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %7s %4s %5s %6s %7s\n", width,
+           "", "warp", "lanes", "tensor", "fma", "plan's", "bytes", "plan's", "bytes by", "global",
+           "global", "shared", "of these", "barriers", "epilog.", "regs", "spill", "blocks",
+           "waves");
+    printf("%-*s %8s %5s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %7s %4s %5s %6s %7s\n", width,
            "kernel", "instr", "", "FLOP", "FLOP", "FLOP", "touched", "bytes", "wave", "requests",
-           "sectors", "wavefr.", "excess", "", "", "bytes", "per SM", "");
+           "sectors", "wavefr.", "excess", "", "lanes", "", "bytes", "per SM", "");
     for (int i = 0; i < step->count; ++i) {
         if (step->kernels[i].launches > 0)
             print_kernel(step, &step->kernels[i], width);

@@ -33,6 +33,7 @@ void count_add(block_counts *sum, const block_counts *part, const ir_kernel *ker
     sum->shared_wavefronts += part->shared_wavefronts;
     sum->shared_excess += part->shared_excess;
     sum->barriers += part->barriers;
+    sum->epilogue_lanes += part->epilogue_lanes;
 }
 
 void count_free(block_counts *counts)
@@ -140,4 +141,5 @@ void count_sum(emu_counters *out, const block_counts *counts, const ir_kernel *k
     out->shared_wavefronts = counts->shared_wavefronts;
     out->shared_excess = counts->shared_excess;
     out->barriers = counts->barriers;
+    out->epilogue_lanes = counts->epilogue_lanes;
 }

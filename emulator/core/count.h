@@ -21,6 +21,7 @@ typedef struct block_counts {
     uint64_t global_requests, global_sectors;
     uint64_t shared_wavefronts, shared_excess;
     uint64_t barriers;
+    uint64_t epilogue_lanes;
 } block_counts;
 
 void count_begin(block_counts *counts, const ir_kernel *kernel); /* all zero */

@@ -40,6 +40,8 @@ typedef enum emu_class {
 #define EMU_COUNTERS(X)                                                                            \
     X(fma_flops, "FLOP", "fp32, fp16, bf16, fp64: 1 for add, sub, mul, 2 for fma, mad; of lanes")  \
     X(tensor_flops, "operations", "2 M N K for each mma and wgmma, of integers too")               \
+    X(epilogue_lanes, "instructions",                                                              \
+      "of lanes, in warps that have waited for all wgmma of a tile and not begun the next")        \
     X(global_requests, "requests", "instructions of a warp that accessed global memory")           \
     X(global_sectors, "sectors", "of 32 bytes, the distinct ones of each request")                 \
     X(bytes_read, "bytes", "distinct bytes of global memory that were read")                       \

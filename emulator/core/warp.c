@@ -4,6 +4,7 @@
  * again executed by all. A split that has to wait lets the others of its warp go on.
  */
 #include "exec.h"
+#include "wgmma.h"
 
 enum { NO_PC = UINT32_MAX, STUCK_QUANTA = 16 };
 
@@ -103,11 +104,13 @@ void warp_stop(emu_warp *w)
     w->budget = 0;
 }
 
-static inline void count_issue(instr_count *count, uint32_t mask)
+static inline void count_issue(emu_warp *w, instr_count *count, uint32_t mask)
 {
+    uint32_t lanes = (uint32_t)__builtin_popcount(mask);
     count->warps++;
-    if (mask != FULL_MASK) {
-        count->idle_lanes += 32 - (uint64_t)__builtin_popcount(mask);
+    count->idle_lanes += 32 - lanes;
+    if (w->block->wgmma && wgmma_is_between(w)) {
+        w->block->counts->epilogue_lanes += lanes;
     }
 }
 
@@ -116,8 +119,12 @@ static void count_retry(const emu_warp *w, uint32_t mask)
 {
     if (w->block->counts) {
         instr_count *count = &w->block->counts->instrs[w->pc - 1];
+        uint32_t lanes = (uint32_t)__builtin_popcount(mask);
         count->warps--;
-        count->idle_lanes -= 32 - (uint64_t)__builtin_popcount(mask);
+        count->idle_lanes -= 32 - lanes;
+        if (w->block->wgmma && wgmma_is_between(w)) {
+            w->block->counts->epilogue_lanes -= lanes;
+        }
     }
 }
 
@@ -134,7 +141,7 @@ static inline __attribute__((always_inline)) void run_instructions(emu_warp *w, 
         w->budget--;
         uint32_t mask = w->mask & (predicate(w, in->guard) ^ in->guard_flip);
         if (instrs) {
-            count_issue(&instrs[in - code], mask);
+            count_issue(w, &instrs[in - code], mask);
         }
         if (mask) {
             in->run(w, in, mask);

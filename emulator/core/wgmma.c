@@ -407,6 +407,12 @@ void wgmma_fence(emu_warp *w, const emu_instr *in, uint32_t mask)
     }
 }
 
+bool wgmma_is_between(const emu_warp *w)
+{
+    const wgmma_warp *s = state_of(w);
+    return s->issued > 0 && s->done == s->issued;
+}
+
 void wgmma_commit(emu_warp *w, const emu_instr *in, uint32_t mask)
 {
     wgmma_warp *s = state_of(w);

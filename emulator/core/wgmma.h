@@ -67,6 +67,8 @@ typedef void wgmma_execute(emu_warp *warps, const wgmma_op *op);
 
 void wgmma_issue(emu_warp *w, const emu_instr *in, uint32_t mask, wgmma_execute *execute);
 void wgmma_fence(emu_warp *w, const emu_instr *in, uint32_t mask);
+/* The warp has waited for all of its products, and there were some. */
+bool wgmma_is_between(const emu_warp *w);
 void wgmma_commit(emu_warp *w, const emu_instr *in, uint32_t mask);
 void wgmma_wait(emu_warp *w, const emu_instr *in, uint32_t mask);
 

@@ -29,6 +29,7 @@ struct Epilogue {
     bool issues;       // this thread starts the copies of its warpgroup
 //% if kernel.staged_panels > 0 then
     unsigned staged;   // panels of this warpgroup
+    unsigned staged_at[4 * staged_panels]; // where this lane's elements of each quarter of them lie
 //% end
 //% if #e.element_inputs > 0 then
     unsigned inputs;   // the same, of element inputs
@@ -63,6 +64,13 @@ struct Epilogue {
         // The row whose address this lane gives to ldmatrix and stmatrix, of 16 rows by two chunks.
         const int row = 16 * warp + lane % 16;
         in_panel = row * 128 + (lane / 16 ^ row % 8) * 16;
+//% end
+//% if kernel.staged_panels > 0 then
+#pragma unroll
+        for (int i = 0; i < 4 * staged_panels; ++i) {
+            staged_at[i] = (staged + i / 4 * panel_bytes + in_panel) ^ (i % 4 * 32);
+            asm volatile("" : "+r"(staged_at[i])); // else it is computed again for every tile
+        }
 //% end
     }
 
@@ -115,7 +123,6 @@ struct Epilogue {
         for (int panel = 0; panel < panels; ++panel) {
 //%     for i, r in ipairs(computed) do
 //%         if not r.in_input then
-            const unsigned ${r.name}_panel = staged + panel % staged_panels * panel_bytes + in_panel;
             if (panel == 0)
                 acquire_panel<0>();
             else
@@ -178,8 +185,9 @@ ${ragged and "                    if (column < columns)\n    " or ""}           
                     }
                 }
 //%     for i, r in ipairs(computed) do
-//%         local place = r.in_input and "inputs + (" .. i - 1 .. " * panels + panel) * panel_bytes + in_panel" or r.name .. "_panel"
-                store_group((${place}) ^ (group * 16), ${r.name}_out);
+//%         local place = r.in_input and "(inputs + (" .. i - 1 .. " * panels + panel) * panel_bytes + in_panel) ^ (group * 16)"
+//%             or "staged_at[panel % staged_panels * 4 + group / 2]"
+                store_group(${place}, ${r.name}_out);
 //%     end
 //%     for k, s in ipairs(e.column_sums) do
                 add_columns(sums + ${k - 1} * sum_bytes + (panel * 64 + group * 8) * 4, ${s.name}_sum);
@@ -215,7 +223,6 @@ ${ragged and "                    if (column < columns)\n    " or ""}           
     {
 #pragma unroll
         for (int panel = 0; panel < panels; ++panel) {
-            const unsigned to = staged + panel % staged_panels * panel_bytes;
             if (panel == 0)
                 acquire_panel<0>();
             else
@@ -224,17 +231,17 @@ ${ragged and "                    if (column < columns)\n    " or ""}           
             for (int group = 0; group < panel_columns / 8; ${wide and "++group" or "group += 2"}) {
 //%     if wide then
                 const int i = (panel * 4 + group) * 4;
-                shared_store_8((to + in_panel) ^ (group * 32), d[i], d[i + 1]);
-                shared_store_8(((to + in_panel) ^ (group * 32)) + 8 * 128, d[i + 2], d[i + 3]);
+                shared_store_8(staged_at[panel % staged_panels * 4 + group], d[i], d[i + 1]);
+                shared_store_8(staged_at[panel % staged_panels * 4 + group] + 8 * 128, d[i + 2], d[i + 3]);
 //%     else
                 const int i = ${at} + panel * 32 + group * 4;
                 const float out[8] = {d[i], d[i + 1], d[i + 2], d[i + 3], d[i + 4], d[i + 5], d[i + 6], d[i + 7]};
-                store_group((to + in_panel) ^ (group * 16), out);
+                store_group(staged_at[panel % staged_panels * 4 + group / 2], out);
 //%     end
             }
             publish_panel();
             if (issues) {
-//%     local where = "tile.first_column + panel * panel_columns, tile.first_row + 64 * warpgroup, to"
+//%     local where = "tile.first_column + panel * panel_columns, tile.first_row + 64 * warpgroup, staged + panel % staged_panels * panel_bytes"
 //%     if r.adds_where_beta_is_1 then
                 if (adds)
                     tensor_add_2d(${r.map}, ${where});

@@ -323,6 +323,42 @@ Test(wgmma, a_warp_counts_its_sixteen_rows)
     cr_expect_eq(counters.warp_instructions[EMU_CLASS_ASYNC], 12);
 }
 
+/* Lanes that are counted as an epilogue's, with more instructions at three places. */
+static uint64_t epilogue_lanes(const char *before, const char *within, const char *after)
+{
+    static wgmma_memory m;
+    char body[1024];
+    emu_counters counters = {.tensor_flops = 0};
+    snprintf(body, sizeof body,
+             "add.u64 %%da, %%tile, 0x4000004000010000; %s\n"
+             "wgmma.fence.sync.aligned; %s\n"
+             "wgmma.mma_async.sync.aligned.m64n8k32.f16.e4m3.e5m2 {%%d0,%%d1}, %%da, %%da, 1, 1, "
+             "1;\n"
+             "wgmma.commit_group.sync.aligned; %s wgmma.wait_group.sync.aligned 0; %s\n"
+             "wgmma.fence.sync.aligned;\n"
+             "wgmma.mma_async.sync.aligned.m64n8k32.f16.e4m3.e5m2 {%%d0,%%d1}, %%da, %%da, 1, 1, "
+             "1;\n"
+             "wgmma.commit_group.sync.aligned; %s wgmma.wait_group.sync.aligned 0; %s\n",
+             before, within, within, after, within, after);
+    wgmma_run(
+        &(wgmma_kernel){
+            .name = "epilogue lanes", .body = body, .registers = 2, .counters = &counters},
+        &m);
+    return counters.epilogue_lanes;
+}
+
+Test(wgmma, an_epilogue_is_what_follows_the_last_wait)
+{
+    const char *three = "add.u32 %r0, %r0, 1; add.u32 %r1, %r0, 1; bar.sync 0;";
+    const char *few = "setp.lt.u32 %p1, %thread, 5; @%p1 add.u32 %r0, %r0, 1;";
+    uint64_t least = epilogue_lanes("", "", "");
+    cr_expect_gt(least, 0);
+    cr_expect_eq(epilogue_lanes(three, "", ""), least);
+    cr_expect_eq(epilogue_lanes("", three, ""), least);
+    cr_expect_eq(epilogue_lanes("", "", three), least + 2 * 3 * 128);
+    cr_expect_eq(epilogue_lanes("", "", few), least + 2 * (128 + 5));
+}
+
 /* ---- what does not load ---------------------------------------------------------------------- */
 
 static void check_refused(const char *target, const char *statement, const char *said)

@@ -75,7 +75,9 @@ Test(bench_counters, json_has_every_counter_by_its_name)
 {
     program_result result = program_run((const char *const[]){
         "/bin/sh", "-c",
-        MEGAMLP_BENCH " counters " SPEC " --arch sm_90 --tokens 256 --json 2>/dev/null", NULL});
+        MEGAMLP_BENCH " counters " SPEC " --arch sm_90 --tile 128x128 --tokens 256 --json "
+                      "2>/dev/null",
+        NULL});
     json_error_t error;
     json_t *root = json_loads(result.output, 0, &error);
     cr_assert_not_null(root, "line %d: %s: %s", error.line, error.text, result.output);
