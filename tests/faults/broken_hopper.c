@@ -167,7 +167,7 @@ Test(broken_hopper, a_phase_that_never_ends_is_a_deadlock)
          FC2_FORWARD,
          WAIT_EMPTY,
          "mbarrier_wait(empty + 8 * place.stage, place.parity);\n",
-         {"at the mbarrier"}},
+         {"mbarrier.try_wait.parity"}},
         {"16 bytes too many are expected",
          FC2_FORWARD,
          EXPECT_STAGE,
