@@ -368,7 +368,7 @@ void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address);
 bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access, uint64_t first,
                uint64_t bytes);
 void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t address);
-void race_bulk_waited(emu_warp *w, uint32_t count);  /* so many of its own */
+void race_bulk_waited(emu_warp *w, uint32_t count, bool reads_alone); /* so many of its own */
 void race_wgmma_waited(emu_warp *w, uint32_t count); /* products of its warpgroup */
 void race_proxy_fence(emu_warp *w);
 void race_phase(exec_block *block, uint64_t address); /* the object's phase is over */
