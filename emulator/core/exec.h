@@ -160,6 +160,7 @@ struct emu_warp {
     uint32_t copies_issued;
     uint32_t groups[IR_LANES]; /* cp.async groups committed by each lane */
     uint32_t bulk_issued, bulk_groups[IR_LANES];
+    bool waited_briefly; /* waits=brief: its last mbarrier.try_wait gave up */
     uint64_t executed;
     int32_t quantum, unused; /* the budget given; what was left of it when the warp stopped */
     int stuck;               /* quanta in a row that ended inside one of several splits */

@@ -12,8 +12,9 @@
 
 /* ---- the kernels as they are ----------------------------------------------------------------- */
 
-#define IN_ORDER "0"
-#define BY_BLOCK "2,quantum=block"
+#define IN_ORDER    "0"
+#define BY_BLOCK    "2,quantum=block"
+#define BRIEF_WAITS "3,waits=brief"
 
 static void expect_none(const char *schedule)
 {
@@ -36,6 +37,11 @@ Test(broken_hopper, the_kernels_themselves_run_without_a_report)
 Test(broken_hopper, the_kernels_themselves_run_without_a_report_block_by_block)
 {
     expect_none(BY_BLOCK);
+}
+
+Test(broken_hopper, the_kernels_themselves_run_without_a_report_when_waits_are_brief)
+{
+    expect_none(BRIEF_WAITS);
 }
 
 /* ---- the mistakes ---------------------------------------------------------------------------- */
@@ -432,6 +438,14 @@ Test(broken_hopper, a_copy_that_its_tensor_does_not_allow_is_told)
          {"misaligned", "at a shared address"}},
     };
     EXPECT_REPORTS(IN_ORDER, mistakes);
+}
+
+Test(broken_hopper, a_wait_that_is_not_repeated_is_told)
+{
+    static const mistake mistakes[] = {
+        {"try_wait once", FC2_FORWARD, "\"@!done bra again;\\n\"", "", {WGMMA_READ, BULK_WRITE}},
+    };
+    EXPECT_REPORTS(BRIEF_WAITS, mistakes);
 }
 
 Test(broken_hopper, a_map_of_a_row_more_than_there_is_is_out_of_bounds)

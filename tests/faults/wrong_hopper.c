@@ -27,9 +27,9 @@ Test(wrong_hopper, the_kernels_themselves_are_exact_on_integers)
     expect_exact("0");
 }
 
-Test(wrong_hopper, the_kernels_themselves_are_exact_with_late_copies)
+Test(wrong_hopper, the_kernels_themselves_are_exact_with_late_copies_and_brief_waits)
 {
-    expect_exact("3,quantum=7,copies=late");
+    expect_exact("3,quantum=7,copies=late,waits=brief");
 }
 
 typedef struct slip {
