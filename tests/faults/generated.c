@@ -185,17 +185,14 @@ static unsigned tiles(const json_t *grid, const char *sizes, unsigned tile, unsi
     return ((size ? size : if_zero) + tile - 1) / tile;
 }
 
-/* Clusters of blocks take tiles in turn, as on a device of few multiprocessors. */
+/* Clusters of blocks take tiles in turn, as on a device that holds few. */
 static unsigned blocks_of(const json_t *grid)
 {
-    enum { MULTIPROCESSORS = 2 };
+    enum { CLUSTERS = 2 };
     unsigned cluster = number_of(grid, "cluster"), height = cluster ? cluster : 1;
     unsigned count = tiles(grid, "rows", height * number_of(grid, "tile_m"), TOKENS) *
                      tiles(grid, "columns", number_of(grid, "tile_n"), 0);
-    if (cluster == 0)
-        return count;
-    unsigned clusters = MULTIPROCESSORS / cluster;
-    return (count < clusters ? count : clusters) * cluster;
+    return cluster == 0 ? count : (count < CLUSTERS ? count : CLUSTERS) * cluster;
 }
 
 /* What a launch is given: the tensors once each, whatever maps and arguments they stand in. */
