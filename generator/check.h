@@ -8,7 +8,8 @@
 
 /*
  * Compiles every kernel for every target (arch_count 0: plan_architectures), prints one line each,
- * and counts those that spill, use the stack or got an advisory. ERROR_COMPILE, ERROR_DRIVER.
+ * and counts those that spill, use the stack, got an advisory, or whose machine code has another
+ * number of wgmma than the PTX, or lacks its setmaxnreg. ERROR_COMPILE, ERROR_DRIVER.
  */
 mmlp_status check_kernels(int *failures, FILE *out, const emit_kernels *kernels,
                           const char *const *archs, int arch_count);

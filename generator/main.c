@@ -240,7 +240,10 @@ static const struct command {
       "Compares the gradient of a spec's activation with slopes over a sweep, compiles every "
       "kernel "
       "for each --arch (default: all), and fails when the gradient is wrong or a kernel spills "
-      "registers, uses the stack, or makes the assembler warn.\v"
+      "registers, uses the stack, makes the assembler warn, or has other wgmma in its machine code "
+      "than in its PTX, or no setmaxnreg there. Prints a line for each kernel: registers, bytes of "
+      "shared memory, PTX instructions, and of the machine code the number of wgmma and whether it "
+      "has setmaxnreg.\v"
       "Needs NVRTC 13.0 or newer, and no GPU.",
       0, 0, 0}},
     {"fields",

@@ -162,17 +162,17 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64
     }
 }
 
-/* A warp that can run, the search beginning at a random one; NULL: none. */
+/* One of the warps that can run, all as likely; NULL: there is none. */
 static emu_warp *choose_warp(exec_block *block)
 {
-    uint32_t start = next_random(block) % (uint32_t)block->warp_count;
+    emu_warp *runnable[EXEC_MAX_WARPS];
+    uint32_t count = 0, number = next_random(block);
     for (int i = 0; i < block->warp_count; i++) {
-        emu_warp *w = &block->warps[((int)start + i) % block->warp_count];
-        if (warp_runnable(w)) {
-            return w;
+        if (warp_runnable(&block->warps[i])) {
+            runnable[count++] = &block->warps[i];
         }
     }
-    return NULL;
+    return count ? runnable[number % count] : NULL;
 }
 
 static int32_t choose_quantum(exec_block *block)

@@ -298,7 +298,7 @@ void bulk_wait(emu_warp *w, const emu_instr *in, uint32_t mask)
         }
         c->is_read |= awaited;
         if (awaited && block->race) {
-            race_bulk_waited(w, c->number + 1);
+            race_bulk_waited(w, c->number + 1, (in->aux & BULK_READ) != 0);
         }
         if (!awaited || (in->aux & BULK_READ)) {
             block->bulk[kept++] = *c;

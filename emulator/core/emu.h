@@ -46,6 +46,7 @@ typedef struct emu_schedule {
     int32_t quantum;  /* instructions a warp runs before another may; 0: drawn each time */
     bool late_copies; /* cp.async moves its bytes in the wait that covers it, not at issue */
     bool elect_high;  /* elect.sync chooses the highest lane, not the lowest */
+    bool brief_waits; /* every other mbarrier.try_wait that would wait says so instead */
     bool adverse;     /* .approx results are as wrong as they may be */
 } emu_schedule;
 

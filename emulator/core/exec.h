@@ -160,6 +160,7 @@ struct emu_warp {
     uint32_t copies_issued;
     uint32_t groups[IR_LANES]; /* cp.async groups committed by each lane */
     uint32_t bulk_issued, bulk_groups[IR_LANES];
+    bool waited_briefly; /* waits=brief: its last mbarrier.try_wait gave up */
     uint64_t executed;
     int32_t quantum, unused; /* the budget given; what was left of it when the warp stopped */
     int stuck;               /* quanta in a row that ended inside one of several splits */
@@ -368,7 +369,7 @@ void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address);
 bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access, uint64_t first,
                uint64_t bytes);
 void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t address);
-void race_bulk_waited(emu_warp *w, uint32_t count);  /* so many of its own */
+void race_bulk_waited(emu_warp *w, uint32_t count, bool reads_alone); /* so many of its own */
 void race_wgmma_waited(emu_warp *w, uint32_t count); /* products of its warpgroup */
 void race_proxy_fence(emu_warp *w);
 void race_phase(exec_block *block, uint64_t address); /* the object's phase is over */

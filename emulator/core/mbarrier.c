@@ -312,7 +312,9 @@ static void wait(emu_warp *w, const emu_instr *in, uint32_t mask)
     split->waits_for = 0;
     bool blocks = (in->aux & MBARRIER_KIND) == MBARRIER_TRY_WAIT && !over && same && !gave_up &&
                   mask == w->mask;
-    if (blocks && !w->block->fault.result) {
+    bool waits_briefly = blocks && w->block->grid->schedule.brief_waits && !w->waited_briefly;
+    w->waited_briefly = waits_briefly;
+    if (blocks && !waits_briefly && !w->block->fault.result) {
         warp_block(w, SPLIT_AT_MBARRIER, (uint32_t)first, false);
         return;
     }

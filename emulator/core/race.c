@@ -247,10 +247,12 @@ void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t addre
     sync_bulk(&block->race->places, block->linear, warp, number + 1, address);
 }
 
-void race_bulk_waited(emu_warp *w, uint32_t count)
+void race_bulk_waited(emu_warp *w, uint32_t count, bool reads_alone)
 {
-    uint32_t *known = &own_part(w->block, w->index)->bulk[w->index];
-    *known = count > *known ? count : *known;
+    race_part *own = own_part(w->block, w->index);
+    uint32_t *known = &own->bulk[w->index], *reads = &own->bulk_reads[w->index];
+    *reads = count > *reads ? count : *reads;
+    *known = count > *known && !reads_alone ? count : *known;
 }
 
 void race_wgmma_waited(emu_warp *w, uint32_t count)

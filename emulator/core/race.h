@@ -18,10 +18,12 @@
 /* ---- race_clock.c ---- */
 
 /* What is known of the warps of one block: their steps, how many of each one's cp.async and of its
- * bulk copies have been waited for, and the steps that lie before a fence to the async proxy. */
+ * bulk copies have been waited for, and the steps that lie before a fence to the async proxy. Of a
+ * bulk copy, either all that it does has been waited for, or what it reads. */
 typedef struct race_part {
     uint64_t block;
-    uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS], bulk[EXEC_MAX_WARPS];
+    uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS];
+    uint32_t bulk[EXEC_MAX_WARPS], bulk_reads[EXEC_MAX_WARPS];
     uint32_t proxied[EXEC_MAX_WARPS];
     uint32_t wgmma[EXEC_WARPGROUPS]; /* how many of its products */
 } race_part;

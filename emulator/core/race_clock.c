@@ -39,6 +39,7 @@ static void join_part(race_part *part, const race_part *other)
         part->steps[i] = later(part->steps[i], other->steps[i]);
         part->copies[i] = later(part->copies[i], other->copies[i]);
         part->bulk[i] = later(part->bulk[i], other->bulk[i]);
+        part->bulk_reads[i] = later(part->bulk_reads[i], other->bulk_reads[i]);
         part->proxied[i] = later(part->proxied[i], other->proxied[i]);
     }
     for (int i = 0; i < EXEC_WARPGROUPS; i++) {

@@ -37,7 +37,8 @@ static inline uint32_t warps_known_to(const race_visit *visit, const race_part *
         return warps;
     }
     if (record->kind & RACE_BULK) {
-        return part->bulk[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;
+        const uint32_t *ended = record->kind & RACE_WRITE ? part->bulk : part->bulk_reads;
+        return ended[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;
     }
     bool crosses = (visit->record.kind & RACE_BULK) && (record->kind & RACE_WRITE);
     return known_warps(crosses ? part->proxied : part->steps, record->clock);

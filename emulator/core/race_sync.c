@@ -120,7 +120,7 @@ void sync_bulk(race_places *places, uint64_t block, int warp, uint32_t count, ui
 {
     race_part part = {.block = block};
     race_clock clock = {.parts = &part, .count = 1};
-    part.bulk[warp] = count;
+    part.bulk[warp] = part.bulk_reads[warp] = count;
     race_place *place = make_place(places, address);
     if (place->narrow_block != block) {
         clock_reset(&place->narrow, NULL);

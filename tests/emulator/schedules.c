@@ -156,6 +156,30 @@ Test(schedules, the_highest_lane_may_be_elected)
     cr_expect_eq(count_right(&wrong, in, last, 32, high, 1), 1);
 }
 
+Test(schedules, a_brief_wait_exposes_a_try_wait_that_is_not_repeated)
+{
+    /* the second warp arrives, the first stores what it was told */
+#define WAIT_AND_STORE(again)                                                                      \
+    WORDS_OF_THREAD                                                                                \
+    "setp.eq.u32 %p2, %thread, 0; @%p2 mbarrier.init.shared.b64 [shared+1024], 32; bar.sync 0;\n"  \
+    "setp.ge.u32 %p0, %thread, 32; @%p0 bra A;\n"                                                  \
+    "L: mbarrier.try_wait.parity.shared.b64 %p1, [shared+1024], 0;" again                          \
+    " selp.u32 %r4, 1, 0, %p1; st.global.u32 [%rd0], %r4; bra E;\n"                                \
+    "A: mbarrier.arrive.shared.b64 %rd2, [shared+1024];\nE:"
+    static const program once = {"one try_wait", WAIT_AND_STORE(""), 1, 64};
+    static const program until = {"try_wait until", WAIT_AND_STORE(" @!%p1 bra L;"), 1, 64};
+    static const char *const brief[] = {"0,waits=brief", "1,waits=brief", "2,waits=brief",
+                                        "3,waits=brief", "4,waits=brief", "5,waits=brief"};
+    enum { BRIEF = sizeof brief / sizeof brief[0] };
+    static const uint32_t in[WORDS];
+    uint32_t wanted[32];
+    for (int i = 0; i < 32; i++)
+        wanted[i] = 1;
+    cr_expect_eq(count_right(&once, in, wanted, 32, orders, ORDERS), ORDERS);
+    cr_expect_lt(count_right(&once, in, wanted, 32, brief, BRIEF), BRIEF);
+    cr_expect_eq(count_right(&until, in, wanted, 32, brief, BRIEF), BRIEF);
+}
+
 /* ---- repeating ----------------------------------------------------------------------------- */
 
 /* Tickets of one counter in each block: they tell the order in which its warps came. */

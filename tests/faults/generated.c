@@ -39,7 +39,7 @@ static const struct {
     {"fc1_bias_sums", 2, 2 * FFN, ANYBODY}, /* of fp32 */
     {"fc2_bias_sums", 2, HIDDEN, ANYBODY},
 };
-enum { TENSORS = sizeof tensors / sizeof *tensors, ELEMENT = 2, ARGUMENTS = 16 };
+enum { TENSORS = sizeof tensors / sizeof *tensors, ELEMENT = 2, ARGUMENTS = 16, MAPS = 8 };
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
@@ -68,7 +68,7 @@ generated generated_read(victim which)
     {
         if (strcmp(json_string_value(json_object_get(entry, "pass")), victims[which].pass) == 0 &&
             strcmp(json_string_value(json_object_get(entry, "step")), victims[which].step) == 0 &&
-            strcmp(json_string_value(json_object_get(entry, "family")), "sm_80") == 0)
+            strcmp(json_string_value(json_object_get(entry, "family")), FAMILY) == 0)
             k.entry = entry;
     }
     cr_assert_not_null(k.entry);
@@ -152,7 +152,7 @@ static CUmodule compile(const generated *k)
     nvrtc *compiler;
     nvrtc_image image = {0};
     cr_assert_eq(nvrtc_open(&compiler, NULL), MMLP_OK, "%s", mmlp_last_error());
-    nvrtc_source what = {.name = "broken.cu", .text = k->source, .target = "sm_80"};
+    nvrtc_source what = {.name = "broken.cu", .text = k->source, .target = FAMILY};
     cr_assert_eq(nvrtc_compile(&image, compiler, &what), MMLP_OK, "%s", mmlp_last_error());
     CUmodule module = device_load(image.ptx, "the broken kernel");
     nvrtc_image_free(&image);
@@ -160,44 +160,93 @@ static CUmodule compile(const generated *k)
     return module;
 }
 
-static unsigned tiles(const json_t *grid, const char *sizes, const char *tile, unsigned if_zero)
+/* As runtime/launch.c makes it. */
+static CUtensorMap make_map(const json_t *map, CUdeviceptr address)
+{
+    CUtensorMap out;
+    cuuint64_t planes = number_of(map, "planes"), row_bytes = number_of(map, "stride") * ELEMENT;
+    cuuint64_t rows = number_of(map, "rows") ? number_of(map, "rows") : TOKENS;
+    const cuuint64_t sizes[] = {number_of(map, "columns"), rows, planes};
+    const cuuint64_t strides[] = {row_bytes, rows * row_bytes};
+    const cuuint32_t box[] = {128 / ELEMENT, number_of(map, "box_rows"), 1}, steps[] = {1, 1, 1};
+    address += number_of(map, "first_column") * ELEMENT;
+    cr_assert_eq(cuTensorMapEncodeTiled(&out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, planes > 1 ? 3 : 2,
+                                        (void *)address, sizes, strides, box, steps,
+                                        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+                 CUDA_SUCCESS);
+    return out;
+}
+
+static unsigned tiles(const json_t *grid, const char *sizes, unsigned tile, unsigned if_zero)
 {
     unsigned size = number_of(grid, sizes);
-    return ((size ? size : if_zero) + number_of(grid, tile) - 1) / number_of(grid, tile);
+    return ((size ? size : if_zero) + tile - 1) / tile;
+}
+
+/* Clusters of blocks take tiles in turn, as on a device that holds few. */
+static unsigned blocks_of(const json_t *grid)
+{
+    enum { CLUSTERS = 2 };
+    unsigned cluster = number_of(grid, "cluster"), height = cluster ? cluster : 1;
+    unsigned count = tiles(grid, "rows", height * number_of(grid, "tile_m"), TOKENS) *
+                     tiles(grid, "columns", number_of(grid, "tile_n"), 0);
+    return cluster == 0 ? count : (count < CLUSTERS ? count : CLUSTERS) * cluster;
+}
+
+/* What a launch is given: the tensors once each, whatever maps and arguments they stand in. */
+typedef struct parameters {
+    CUdeviceptr tensors[TENSORS]; /* 0: not made */
+    CUtensorMap maps[MAPS];
+    void *list[MAPS + ARGUMENTS];
+} parameters;
+
+static CUdeviceptr *tensor_of(parameters *p, const generated *k, const char *name,
+                              const char *short_tensor)
+{
+    CUdeviceptr *tensor = &p->tensors[index_of(name)];
+    if (!*tensor)
+        *tensor = make_tensor(k->which, name, short_tensor);
+    return tensor;
+}
+
+static void make_parameters(parameters *p, const generated *k, const char *short_tensor)
+{
+    static long long tokens = TOKENS;
+    static int beta = 0;
+    size_t i, count = 0;
+    json_t *map, *argument;
+    json_array_foreach(json_object_get(k->entry, "maps"), i, map)
+    {
+        const char *name = json_string_value(json_object_get(map, "tensor"));
+        cr_assert_lt(i, MAPS);
+        p->maps[i] = make_map(map, *tensor_of(p, k, name, short_tensor));
+        p->list[count++] = &p->maps[i];
+    }
+    json_array_foreach(json_object_get(k->entry, "arguments"), i, argument)
+    {
+        const char *name = json_string_value(argument);
+        cr_assert_lt(i, ARGUMENTS);
+        p->list[count++] = strcmp(name, "tokens") == 0 ? (void *)&tokens
+                           : strcmp(name, "beta") == 0 ? (void *)&beta
+                                                       : tensor_of(p, k, name, short_tensor);
+    }
 }
 
 CUresult generated_run(const generated *k, const char *short_tensor, const char *output_name,
                        unsigned short *output)
 {
-    CUdeviceptr pointers[ARGUMENTS], result_at = 0;
-    void *arguments[ARGUMENTS];
-    long long tokens = TOKENS;
-    int beta = 0;
-    size_t i;
-    json_t *argument, *grid = json_object_get(k->entry, "grid");
+    parameters p = {0};
     device_open();
     CUmodule module = compile(k);
-    json_array_foreach(json_object_get(k->entry, "arguments"), i, argument)
-    {
-        const char *name = json_string_value(argument);
-        cr_assert_lt(i, ARGUMENTS);
-        arguments[i] = &pointers[i];
-        if (strcmp(name, "tokens") == 0)
-            arguments[i] = &tokens;
-        else if (strcmp(name, "beta") == 0)
-            arguments[i] = &beta;
-        else
-            pointers[i] = make_tensor(k->which, name, short_tensor);
-        if (output_name && strcmp(name, output_name) == 0)
-            result_at = pointers[i];
-    }
+    make_parameters(&p, k, short_tensor);
     CUresult result = device_try(
-        module, generated_string(k, "entry"),
-        tiles(grid, "rows", "tile_m", TOKENS) * tiles(grid, "columns", "tile_n", 0),
-        number_of(k->entry, "threads"), number_of(k->entry, "dynamic_shared_bytes"), arguments);
+        module, generated_string(k, "entry"), blocks_of(json_object_get(k->entry, "grid")),
+        number_of(k->entry, "threads"), number_of(k->entry, "dynamic_shared_bytes"), p.list);
     if (output_name && result == CUDA_SUCCESS) {
-        i = index_of(output_name);
-        device_download(output, result_at, tensors[i].rows * tensors[i].columns * ELEMENT);
+        size_t i = index_of(output_name);
+        device_download(output, p.tensors[i], tensors[i].rows * tensors[i].columns * ELEMENT);
     }
     device_close();
     return result;

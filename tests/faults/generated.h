@@ -1,8 +1,8 @@
 /*
  * generated.h: kernels that the generator made, changed as a person might by mistake, and run on
  * the emulator with integers as inputs. Definitions: BUNDLE, a bundle of specs/tokens_gated.lua
- * (hidden 256, ffn 512, gated, no bias, bf16), and BIAS_BUNDLE, one of specs/swiglu_bias.lua
- * (smaller, so that the tensors here are large enough).
+ * (hidden 256, ffn 512, gated, no bias, bf16), BIAS_BUNDLE, one of specs/swiglu_bias.lua
+ * (smaller, so that the tensors here are large enough), FAMILY, the kernels' family, and TOKENS.
  */
 #ifndef GENERATED_H
 #define GENERATED_H
@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { TOKENS = 100, HIDDEN = 256, FFN = 512 };
+enum { HIDDEN = 256, FFN = 512 };
 
 /* One of each kind of operand, and those that do more than a product. */
 typedef enum victim {
@@ -39,8 +39,9 @@ const char *generated_string(const generated *kernel, const char *key);
 /* Replaces the last `from` of the source; the test fails if there is none. */
 void generated_replace(generated *kernel, const char *from, const char *to);
 
-/* Runs it for TOKENS tokens and beta 0. short_tensor: has a row too few, or NULL. output_name, or
- * NULL: a result that is copied to `output` (TOKENS * HIDDEN * ... elements of bf16). */
+/* Runs it for TOKENS tokens and beta 0; blocks that take tiles in turn have several. short_tensor:
+ * has a row too few, or NULL. output_name, or NULL: a result that is copied to `output` (TOKENS *
+ * HIDDEN * ... elements of bf16). */
 CUresult generated_run(const generated *kernel, const char *short_tensor, const char *output_name,
                        unsigned short *output);
 
