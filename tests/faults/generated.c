@@ -4,6 +4,7 @@
 #include <base/file.h>
 #include <base/nvrtc.h>
 #include <criterion/criterion.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,14 +186,13 @@ static unsigned tiles(const json_t *grid, const char *sizes, unsigned tile, unsi
     return ((size ? size : if_zero) + tile - 1) / tile;
 }
 
-/* Clusters of blocks take tiles in turn, as on a device that holds few. */
-static unsigned blocks_of(const json_t *grid)
+/* Clusters of blocks take tiles in turn, as on a device that holds so many. */
+static unsigned blocks_of(const json_t *grid, unsigned clusters)
 {
-    enum { CLUSTERS = 2 };
     unsigned cluster = number_of(grid, "cluster"), height = cluster ? cluster : 1;
     unsigned count = tiles(grid, "rows", height * number_of(grid, "tile_m"), TOKENS) *
                      tiles(grid, "columns", number_of(grid, "tile_n"), 0);
-    return cluster == 0 ? count : (count < CLUSTERS ? count : CLUSTERS) * cluster;
+    return cluster == 0 ? count : (count < clusters ? count : clusters) * cluster;
 }
 
 /* What a launch is given: the tensors once each, whatever maps and arguments they stand in. */
@@ -234,20 +234,43 @@ static void make_parameters(parameters *p, const generated *k, const char *short
     }
 }
 
+static CUresult launch(parameters *p, const generated *k, const char *short_tensor,
+                       unsigned clusters)
+{
+    CUmodule module = compile(k);
+    make_parameters(p, k, short_tensor);
+    return device_try(module, generated_string(k, "entry"),
+                      blocks_of(json_object_get(k->entry, "grid"), clusters),
+                      number_of(k->entry, "threads"), number_of(k->entry, "dynamic_shared_bytes"),
+                      p->list);
+}
+
 CUresult generated_run(const generated *k, const char *short_tensor, const char *output_name,
                        unsigned short *output)
 {
+    enum { CLUSTERS = 2 };
     parameters p = {0};
     device_open();
-    CUmodule module = compile(k);
-    make_parameters(&p, k, short_tensor);
-    CUresult result = device_try(
-        module, generated_string(k, "entry"), blocks_of(json_object_get(k->entry, "grid")),
-        number_of(k->entry, "threads"), number_of(k->entry, "dynamic_shared_bytes"), p.list);
+    CUresult result = launch(&p, k, short_tensor, CLUSTERS);
     if (output_name && result == CUDA_SUCCESS) {
         size_t i = index_of(output_name);
         device_download(output, p.tensors[i], tensors[i].rows * tensors[i].columns * ELEMENT);
     }
     device_close();
     return result;
+}
+
+static void keep(void *user, const char *kernel, const emu_counters *counters)
+{
+    (void)kernel;
+    *(emu_counters *)user = *counters;
+}
+
+void generated_count(const generated *k, emu_counters *counters)
+{
+    parameters p = {0};
+    device_open();
+    cr_assert_eq(cuEmulatorCount(keep, counters), CUDA_SUCCESS);
+    cr_assert_eq(launch(&p, k, NULL, UINT_MAX), CUDA_SUCCESS, "%s", cuEmulatorLastReport());
+    device_close();
 }

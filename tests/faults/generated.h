@@ -1,18 +1,18 @@
 /*
  * generated.h: kernels that the generator made, changed as a person might by mistake, and run on
- * the emulator with integers as inputs. Definitions: BUNDLE, a bundle of specs/tokens_gated.lua
- * (hidden 256, ffn 512, gated, no bias, bf16), BIAS_BUNDLE, one of specs/swiglu_bias.lua
- * (smaller, so that the tensors here are large enough), FAMILY, the kernels' family, and TOKENS.
+ * the emulator with integers as inputs. Definitions: BUNDLE, a bundle of specs/tokens_gated.lua or
+ * another that is gated, without bias, bf16, BIAS_BUNDLE, one of specs/swiglu_bias.lua
+ * (smaller, so that the tensors here are large enough), FAMILY, the kernels' family, TOKENS, and
+ * HIDDEN and FFN of BUNDLE.
  */
 #ifndef GENERATED_H
 #define GENERATED_H
 
 #include <cuda.h>
+#include <driver/cu_emulator.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
-
-enum { HIDDEN = 256, FFN = 512 };
 
 /* One of each kind of operand, and those that do more than a product. */
 typedef enum victim {
@@ -44,6 +44,9 @@ void generated_replace(generated *kernel, const char *from, const char *to);
  * HIDDEN * ... elements of bf16). */
 CUresult generated_run(const generated *kernel, const char *short_tensor, const char *output_name,
                        unsigned short *output);
+
+/* Runs it with a block for each cluster's tiles, and counts. */
+void generated_count(const generated *kernel, emu_counters *counters);
 
 /* A tensor's shape, and element (row, column) of an input: an integer between -2 and 2. */
 void generated_shape(const char *name, size_t *rows, size_t *columns);
