@@ -101,9 +101,10 @@ Test(cluster, blocks_read_and_write_each_others_shared_memory)
                       "ld.shared::cluster.u32 %r2, [%r1];\n" MEET KEEP,
            2, 64, its_own);
     expect("a store",
-           RANK MEET "mad.lo.u32 %r1, %thread, 4, %r0; mapa.shared::cluster.u32 %r3, %r1, %r11;\n"
-                     "mad.lo.u32 %r2, %r10, 1000, %thread; st.shared::cluster.u32 [%r3], %r2;\n" MEET
-                     "ld.shared.u32 %r2, [%r1];\n" KEEP,
+           RANK MEET
+           "mad.lo.u32 %r1, %thread, 4, %r0; mapa.shared::cluster.u32 %r3, %r1, %r11;\n"
+           "mad.lo.u32 %r2, %r10, 1000, %thread; st.shared::cluster.u32 [%r3], %r2;\n" MEET
+           "ld.shared.u32 %r2, [%r1];\n" KEEP,
            2, 64, of_the_other);
     expect("lanes of both blocks",
            WRITE MEET "and.b32 %r4, %thread, 1; mapa.shared::cluster.u32 %r3, %r1, %r4;\n"
@@ -136,10 +137,11 @@ Test(cluster, atomics_reach_other_blocks)
 Test(cluster, addresses_tell_whose_they_are)
 {
     expect("getctarank",
-           RANK "mapa.shared::cluster.u32 %r3, %r0, %r11; getctarank.shared::cluster.u32 %r2, %r3;\n"
-                "getctarank.shared::cluster.u32 %r4, %r0; sub.u32 %r2, %r2, %r11; sub.u32 %r4, %r4, "
-                "%r10;\n"
-                "or.b32 %r2, %r2, %r4; add.u32 %r2, %r2, 1;\n" KEEP,
+           RANK
+           "mapa.shared::cluster.u32 %r3, %r0, %r11; getctarank.shared::cluster.u32 %r2, %r3;\n"
+           "getctarank.shared::cluster.u32 %r4, %r0; sub.u32 %r2, %r2, %r11; sub.u32 %r4, %r4, "
+           "%r10;\n"
+           "or.b32 %r2, %r2, %r4; add.u32 %r2, %r2, 1;\n" KEEP,
            2, 32, ones);
     expect("isspacep",
            RANK "cvt.u64.u32 %rd1, %r0; cvta.shared.u64 %rd1, %rd1; mapa.u64 %rd2, %rd1, %r11;\n"
@@ -164,19 +166,21 @@ Test(cluster, a_cluster_of_one_block_is_a_block)
 Test(cluster, its_barrier_is_met_by_all_that_run)
 {
     expect("half of the threads leave",
-           WRITE "setp.ge.u32 %p0, %thread, 32; mov.u32 %r2, 7; @%p0 bra leave;\n" MEET
-                 "mapa.shared::cluster.u32 %r3, %r1, %r11;\n"
-                 "ld.shared::cluster.u32 %r2, [%r3];\n" MEET
-                 "mad.lo.u32 %r4, %r11, 1000, %thread; sub.u32 %r2, %r2, %r4; add.u32 %r2, %r2, 1;\n"
-                 "bra keep;\nleave: mov.u32 %r2, 1;\nkeep:\n" KEEP,
+           WRITE
+           "setp.ge.u32 %p0, %thread, 32; mov.u32 %r2, 7; @%p0 bra leave;\n" MEET
+           "mapa.shared::cluster.u32 %r3, %r1, %r11;\n"
+           "ld.shared::cluster.u32 %r2, [%r3];\n" MEET
+           "mad.lo.u32 %r4, %r11, 1000, %thread; sub.u32 %r2, %r2, %r4; add.u32 %r2, %r2, 1;\n"
+           "bra keep;\nleave: mov.u32 %r2, 1;\nkeep:\n" KEEP,
            2, 64, ones);
-    expect("lanes one by one",
-           WRITE "and.b32 %r4, %thread, 1; setp.eq.u32 %p0, %r4, 0; @%p0 bra even;\n"
-                 "barrier.cluster.arrive; bra all;\n"
-                 "even: barrier.cluster.arrive.release;\nall: barrier.cluster.wait.acquire;\n"
-                 "mapa.shared::cluster.u32 %r3, %r1, %r11; ld.shared::cluster.u32 %r2, [%r3];\n" MEET
-                     KEEP,
-           2, 64, of_the_other);
+    expect(
+        "lanes one by one",
+        WRITE
+        "and.b32 %r4, %thread, 1; setp.eq.u32 %p0, %r4, 0; @%p0 bra even;\n"
+        "barrier.cluster.arrive; bra all;\n"
+        "even: barrier.cluster.arrive.release;\nall: barrier.cluster.wait.acquire;\n"
+        "mapa.shared::cluster.u32 %r3, %r1, %r11; ld.shared::cluster.u32 %r2, [%r3];\n" MEET KEEP,
+        2, 64, of_the_other);
     expect("many phases",
            WRITE "mov.u32 %r5, 0;\nnext:\n" MEET "mapa.shared::cluster.u32 %r3, %r1, %r11;\n"
                  "ld.shared::cluster.u32 %r2, [%r3];\n" MEET "st.shared.u32 [%r1], %r2;\n"
@@ -202,8 +206,9 @@ Test(cluster, what_may_not_be_done)
          32,
          {"misaligned", "number "}},
         {"never written there",
-         RANK "st.shared.u32 [%r0], %r0;\n" MEET
-              "mapa.shared::cluster.u32 %r3, %r0, %r11; ld.shared::cluster.u32 %r4, [%r3+4];\n" MEET,
+         RANK
+         "st.shared.u32 [%r0], %r0;\n" MEET
+         "mapa.shared::cluster.u32 %r3, %r0, %r11; ld.shared::cluster.u32 %r4, [%r3+4];\n" MEET,
          32,
          {"never written", "at offset 0x4"}},
         {".shared::cta",
@@ -211,9 +216,10 @@ Test(cluster, what_may_not_be_done)
          32,
          {"an address of another block, where .shared::cta is wanted", "number "}},
         {"a block that has exited",
-         RANK "setp.eq.u32 %p0, %r10, 0; @%p0 exit;\n"
-              "mov.u32 %r5, 0;\nspin: add.u32 %r5, %r5, 1; setp.lt.u32 %p0, %r5, 50000; @%p0 bra spin;\n"
-              "mapa.shared::cluster.u32 %r3, %r0, %r11; st.shared::cluster.u32 [%r3], %r0;\n",
+         RANK
+         "setp.eq.u32 %p0, %r10, 0; @%p0 exit;\n"
+         "mov.u32 %r5, 0;\nspin: add.u32 %r5, %r5, 1; setp.lt.u32 %p0, %r5, 50000; @%p0 bra spin;\n"
+         "mapa.shared::cluster.u32 %r3, %r0, %r11; st.shared::cluster.u32 [%r3], %r0;\n",
          32,
          {"shared memory of a block that has exited", "number 0 of the cluster"}},
         {"twice", "barrier.cluster.arrive; barrier.cluster.arrive;\n", 32, {"arrive again"}},
