@@ -32,9 +32,9 @@ enum { OPTION_PTX = 256, OPTION_CUBIN, OPTION_FORCE, OPTION_TILE, OPTION_TRACEBA
     }
 #define OPTION_ROW_TILE                                                                            \
     {                                                                                              \
-        "tile", OPTION_TILE, "MxN", 0,                                                             \
-            "Take this tile, such as 128x256, wherever a GEMM can have it, not the one that the "  \
-            "estimates prefer",                                                                    \
+        "tile", OPTION_TILE, "MxN[:C]", 0,                                                         \
+            "Take this tile, such as 128x256, or 128x256:2 in clusters of two blocks, wherever a " \
+            "GEMM can have it, not the one that the estimates prefer",                             \
             0                                                                                      \
     }
 #define OPTION_ROW_TRACEBACK                                                                       \

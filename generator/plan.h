@@ -19,7 +19,7 @@ enum {
     PLAN_INPUTS_MAX = 8,
     PLAN_OUTPUTS_MAX = 8,
     PLAN_NAMES_MAX = 24,
-    PLAN_TILES_MAX = 6,
+    PLAN_TILES_MAX = 8,
     PLAN_VARIANTS_MAX = 2,
     PLAN_THREADS_PER_WARP = 32,
     PLAN_SUMMED_COLUMNS = 128, /* of one partial sum of a row: four of each lane of a warp */
@@ -209,8 +209,8 @@ typedef struct plan {
     plan_epilogue reference_activation, reference_output, reference_backward;
 } plan;
 
-/* arch NULL: "sm_80". tile: "128x256", tile_m by tile_n, the only one of each GEMM that can have
- * it, or NULL. The spec must outlive the plan. ERROR_UNSUPPORTED: no kernels for arch. */
+/* arch NULL: "sm_80". tile: "128x256", tile_m by tile_n, or "128x256:2", with its cluster, the
+ * only one of each GEMM that can have it, or NULL. The spec must outlive the plan. ERROR_UNSUPPORTED: no kernels for arch. */
 mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch, const char *tile);
 /* Whether a family has such a tile. */
 bool plan_tile_exists(const char *tile);

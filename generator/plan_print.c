@@ -148,11 +148,14 @@ static mmlp_status print_epilogue(text *out, const plan_step *step)
     return print_expression(out, e);
 }
 
+/* "128x256x64 x 2": tiles of a cluster. */
 static void print_tile(text *out, const plan_tile *t)
 {
-    char name[40];
-    snprintf(name, sizeof name, "%dx%dx%d", t->tile_m, t->tile_n, t->tile_k);
-    text_printf(out, "%-12s", name);
+    char name[48], cluster[16] = "";
+    if (t->cluster > 1)
+        snprintf(cluster, sizeof cluster, " x %d", t->cluster);
+    snprintf(name, sizeof name, "%dx%dx%d%s", t->tile_m, t->tile_n, t->tile_k, cluster);
+    text_printf(out, "%-14s", name);
 }
 
 static const char *mark_of(const plan_step *step, int candidate)
@@ -181,7 +184,7 @@ static void print_blocks(text *out, const plan_step *step)
 /* The estimates at each step of the ladder, and what follows from them. */
 static void print_ladder(text *out, const plan *p, const plan_step *step)
 {
-    text_printf(out, "    %-12s %-12s", "kclocks at", "tokens");
+    text_printf(out, "    %-12s %-14s", "kclocks at", "tokens");
     for (int64_t tokens = PLAN_LADDER_FIRST; tokens <= PLAN_LADDER_LAST; tokens *= 2)
         text_printf(out, " %8lld", (long long)tokens);
     text_puts(out, "\n");
@@ -199,19 +202,16 @@ static void print_ladder(text *out, const plan *p, const plan_step *step)
         text_puts(out, "    one kernel   no other tile is worth a kernel for few tokens\n");
         return;
     }
-    const plan_tile *few = &step->candidates[step->variants[0].candidate].tile;
     text_printf(out,
-                "    two kernels  to %lld tokens %dx%dx%d, %.2f times as fast there; then the "
-                "least at %d\n",
-                (long long)step->variants[0].most_tokens, few->tile_m, few->tile_n, few->tile_k,
-                step->few_gain, PLAN_NOMINAL_TOKENS);
+                "    two kernels  to %lld tokens the one for few, %.2f times as fast there; then "
+                "the least at %d\n",
+                (long long)step->variants[0].most_tokens, step->few_gain, PLAN_NOMINAL_TOKENS);
 }
 
 static void print_waves(text *out, const plan *p, const plan_step *step)
 {
-    text_printf(out, "    %-12s %-12s %6s %8s %6s %9s %6s %6s %10s %9s  %s\n", "tiles", "",
-                "stages", "cluster", "group", "shared B", "tiles", "waves", "waves' B", "kclocks",
-                "limit");
+    text_printf(out, "    %-12s %-14s %6s %6s %9s %6s %6s %10s %9s  %s\n", "tiles", "", "stages",
+                "group", "shared B", "tiles", "waves", "waves' B", "kclocks", "limit");
     for (int i = 0; i < step->candidate_count; i++) {
         const plan_candidate *c = &step->candidates[i];
         const plan_estimate *e = &c->estimate;
@@ -219,8 +219,8 @@ static void print_waves(text *out, const plan *p, const plan_step *step)
         print_scaled(&bytes, e->wave_bytes, "");
         text_printf(out, "    %-12s ", "");
         print_tile(out, &c->tile);
-        text_printf(out, " %6d %8d %6d %9lld %6lld %6lld %10s %9.1f  %s%s\n", c->tile.stages,
-                    c->tile.cluster, c->group_m, (long long)c->shared_bytes, (long long)e->tiles,
+        text_printf(out, " %6d %6d %9lld %6lld %6lld %10s %9.1f  %s%s\n", c->tile.stages,
+                    c->group_m, (long long)c->shared_bytes, (long long)e->tiles,
                     (long long)e->waves, text_string(&bytes), e->kiloclocks, e->limit,
                     mark_of(step, i));
         text_free(&bytes);

@@ -45,8 +45,9 @@ static const plan_tile fp32_tiles[] = {
 
 /* 16-bit types, by wgmma: warpgroups of 64 rows. Stages: as many as fit, at most these. */
 static const plan_tile wgmma_tiles[] = {
-    {128, 256, 64, 6, 8, 1, 1}, {128, 128, 64, 6, 8, 1, 1}, {64, 256, 64, 6, 4, 1, 1},
-    {64, 128, 64, 6, 4, 1, 1},  {64, 64, 64, 6, 4, 1, 1},
+    {128, 256, 64, 6, 8, 1, 2}, {128, 128, 64, 6, 8, 1, 2}, {128, 256, 64, 6, 8, 1, 1},
+    {128, 128, 64, 6, 8, 1, 1}, {64, 256, 64, 6, 4, 1, 1},  {64, 128, 64, 6, 4, 1, 1},
+    {64, 64, 64, 6, 4, 1, 1},
 };
 
 const char *const plan_architectures[] = {"sm_80",  "sm_86",  "sm_89",  "sm_90",
@@ -141,11 +142,13 @@ static void estimate_blocks(plan_candidate *c, const plan_step *step, const plan
     e->kiloclocks = (double)e->waves * (e->resident * block + START_CLOCKS) / 1000;
 }
 
+/* "128x256", or with the cluster's blocks "128x256:2". */
 static bool is_tile(const plan_tile *t, const char *name)
 {
-    char own[32];
+    char own[32], with_cluster[40];
     snprintf(own, sizeof own, "%dx%d", t->tile_m, t->tile_n);
-    return strcmp(own, name) == 0;
+    snprintf(with_cluster, sizeof with_cluster, "%s:%d", own, t->cluster);
+    return strcmp(own, name) == 0 || strcmp(with_cluster, name) == 0;
 }
 
 bool plan_tile_exists(const char *tile)
@@ -160,16 +163,14 @@ bool plan_tile_exists(const char *tile)
     return exists;
 }
 
-/* Leaves the asked tile alone, if it is there. */
+/* Leaves candidates of the asked tile alone, if there are any. */
 static void keep_tile(plan_step *step, const char *tile)
 {
-    for (int i = 0; i < step->candidate_count; i++) {
-        if (!is_tile(&step->candidates[i].tile, tile))
-            continue;
-        step->candidates[0] = step->candidates[i];
-        step->candidate_count = 1;
-        return;
-    }
+    int kept = 0;
+    for (int i = 0; i < step->candidate_count; i++)
+        if (is_tile(&step->candidates[i].tile, tile))
+            step->candidates[kept++] = step->candidates[i];
+    step->candidate_count = kept ? kept : step->candidate_count;
 }
 
 static void add_candidates(plan_step *step, const plan *p)
@@ -212,7 +213,7 @@ static int fastest(const plan_step *step)
  * gained at each step of the ladder is greatest. */
 static void add_few_tokens(plan_step *step, const plan_family *family)
 {
-    static const double GAIN_LEAST = 1.05;
+    static const double GAIN_LEAST = 1.05, BETTER = 1.01; /* else the larger tile stays */
     int many = step->variants[0].candidate;
     double best = GAIN_LEAST;
     plan_variant few = {-1, 0};
@@ -225,7 +226,7 @@ static void add_few_tokens(plan_step *step, const plan_family *family)
             plan_estimate_launch(&large, step, family, tokens);
             gain *= large.estimate.kiloclocks / small.estimate.kiloclocks;
             steps++;
-            if (gain > best) {
+            if (gain > BETTER * best) {
                 best = gain;
                 few = (plan_variant){i, tokens};
                 step->few_gain = pow(gain, 1.0 / steps);

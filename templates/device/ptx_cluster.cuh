@@ -28,6 +28,20 @@ __device__ __forceinline__ void mbarrier_arrive_at(unsigned barrier, unsigned ra
                  : "memory");
 }
 
+// mbarrier_wait, where other blocks arrive too: what their threads did before is seen by this one.
+__device__ __forceinline__ void mbarrier_wait_for_cluster(unsigned barrier, unsigned parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra again;\n"
+                 "}"
+                 :
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+}
+
 // The box goes to the same address of every block of `blocks` (a bit each), and arrives at its barrier there.
 __device__ __forceinline__ void tensor_multicast_2d(unsigned destination, const TensorMap &map, unsigned barrier, int x, int y,
                                                     unsigned short blocks)

@@ -285,7 +285,7 @@ ${ragged and "                    if (column < columns)\n    " or ""}           
     }
 
     // Adds the warps' sums in their order, and stores one row of partial sums for the tile.
-    __device__ __forceinline__ void finish_columns(Tile tile) const
+    __device__ __forceinline__ void finish_columns(Tile tile, long long rows) const
     {
         named_barrier_sync(consumers_barrier, 32 * consumer_warps);
         for (int c = threadIdx.x - 128; c < tile_columns; c += 32 * consumer_warps) {
@@ -294,7 +294,7 @@ ${ragged and "                    if (column < columns)\n    " or ""}           
 #pragma unroll
             for (int warp = 0; warp < consumer_warps; ++warp)
                 ${s.name}_sum += shared_load_4(all_sums + ${k - 1} * sum_bytes + (warp * tile_columns + c) * 4);
-            if (tile.first_column + c < columns)
+            if (tile.first_column + c < columns${kernel.cluster > 1 and " && tile.first_row < rows" or ""})
                 ${s.pointer}[(long long)(tile.first_row / tile_m) * ${s.stride} + ${s.column_offset > 0 and s.column_offset .. " + " or ""}tile.first_column + c] = ${s.name}_sum;
 //%     end
         }
@@ -319,7 +319,7 @@ ${ragged and "                    if (column < columns)\n    " or ""}           
 //%     end
 //% end
 //% if #e.column_sums > 0 then
-        finish_columns(tile);
+        finish_columns(tile, rows);
 //% end
     }
 };

@@ -174,7 +174,7 @@ ${kernel.entry}(
                 for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
                     const unsigned to = shared + place.stage * stage_bytes;
                     const unsigned barrier = full + 8 * place.stage;
-                    mbarrier_wait(empty + 8 * place.stage, place.parity ^ 1); // free at first
+                    mbarrier_wait${kernel.cluster > 1 and "_for_cluster" or ""}(empty + 8 * place.stage, place.parity ^ 1); // free at first
                     mbarrier_arrive_expect(barrier, stage_bytes);
                     OperandA::load(to, map_a, barrier, tile.first_row, k_tile);
                     OperandB::load(to + OperandA::bytes, map_b, barrier, tile.first_column, k_tile${kernel.cluster > 1 and ", rank" or ""});

@@ -4,30 +4,9 @@
  * its own.
  */
 #include <criterion/criterion.h>
-#include <driver/cu_emulator.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "generated.h"
-
-/* ---- the kernels as they are ----------------------------------------------------------------- */
-
-#define IN_ORDER    "0"
-#define BY_BLOCK    "2,quantum=block"
-#define BRIEF_WAITS "3,waits=brief"
-
-static void expect_none(const char *schedule)
-{
-    static const victim victims[] = {FC1_FORWARD, FC2_FORWARD, FC2_DGRAD,
-                                     FC1_DGRAD,   FC1_WGRAD,   BIAS_FC2_DGRAD};
-    setenv("MMLP_EMULATOR_SCHEDULE", schedule, 1);
-    for (size_t i = 0; i < sizeof victims / sizeof *victims; i++) {
-        generated k = generated_read(victims[i]);
-        cr_expect_eq(generated_run(&k, NULL, NULL, NULL), CUDA_SUCCESS, "%s",
-                     generated_string(&k, "entry"));
-        generated_free(&k);
-    }
-}
+#include "mistakes.h"
 
 Test(broken_hopper, the_kernels_themselves_run_without_a_report)
 {
@@ -45,44 +24,6 @@ Test(broken_hopper, the_kernels_themselves_run_without_a_report_when_waits_are_b
 }
 
 /* ---- the mistakes ---------------------------------------------------------------------------- */
-
-typedef struct mistake {
-    const char *name;
-    victim kernel;
-    const char *from, *to;
-    const char *said[2]; /* one is in the report: which, may depend on who comes first */
-} mistake;
-
-/* short_tensor: has a row too few, or NULL. */
-static void expect_report(const mistake *m, const char *short_tensor)
-{
-    generated k = generated_read(m->kernel);
-    if (m->from)
-        generated_replace(&k, m->from, m->to);
-    CUresult result = generated_run(&k, short_tensor, NULL, NULL);
-    const char *report = cuEmulatorLastReport(), *entry = generated_string(&k, "entry");
-    cr_expect_neq(result, CUDA_SUCCESS, "%s: nothing was reported", m->name);
-    cr_expect(strstr(report, entry), "%s: no %s in\n%s", m->name, entry, report);
-    cr_expect(strstr(report, m->said[0]) || (m->said[1] && strstr(report, m->said[1])),
-              "%s: '%s' is not in\n%s", m->name, m->said[0], report);
-    generated_free(&k);
-}
-
-static void expect_reports(const char *schedule, const mistake *mistakes, size_t count)
-{
-    setenv("MMLP_EMULATOR_SCHEDULE", schedule, 1);
-    for (size_t i = 0; i < count; i++)
-        expect_report(&mistakes[i], NULL);
-}
-#define EXPECT_REPORTS(schedule, table)                                                            \
-    expect_reports(schedule, table, sizeof(table) / sizeof(table)[0])
-
-#define RACE(now, earlier) "race: " now " after " earlier
-#define BULK_READ          "a bulk copy's read"
-#define BULK_WRITE         "a bulk copy's write"
-#define WGMMA_READ         "wgmma's read"
-#define IN_FLIGHT          "no wgmma.wait_group covers that yet"
-#define UNWRITTEN          "a read of memory that was never written"
 
 #define WAIT_EMPTY   "mbarrier_wait(empty + 8 * place.stage, place.parity ^ 1); // free at first\n"
 #define WAIT_FULL    "mbarrier_wait(full + 8 * place.stage, place.parity);\n"

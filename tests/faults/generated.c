@@ -15,9 +15,11 @@ static const struct {
     const char *bundle, *pass, *step;
 } victims[VICTIMS] = {
     {BUNDLE, "forward", "linear_fc1"},         {BUNDLE, "forward", "linear_fc2"},
-    {BUNDLE, "dgrad", "linear_fc2"},           {BUNDLE, "dgrad", "linear_fc1"},
+    {DGRAD_BUNDLE, "dgrad", "linear_fc2"},     {BUNDLE, "dgrad", "linear_fc1"},
     {BUNDLE, "backward_dw", "linear_fc1"},     {BIAS_BUNDLE, "dgrad", "linear_fc2"},
     {BIAS_BUNDLE, "dgrad", "grad_output_sums"}};
+
+enum { BIAS_HIDDEN = 64, BIAS_FFN = 128, SUMS = (TOKENS + 127) / 128 };
 
 /* What a kernel can be given; written_by: that kernel finds it as it was allocated. */
 static const struct {
@@ -37,8 +39,8 @@ static const struct {
     {"grad.hidden_states", TOKENS, HIDDEN, ANYBODY},
     {"grad.linear_fc1.weight", 2 * FFN, HIDDEN, ANYBODY},
     {"linear_fc1.bias", 1, 2 * FFN, NOBODY},
-    {"fc1_bias_sums", 2, 2 * FFN, ANYBODY}, /* of fp32 */
-    {"fc2_bias_sums", 2, HIDDEN, ANYBODY},
+    {"fc1_bias_sums", SUMS, 2 * 2 * BIAS_FFN, ANYBODY}, /* of fp32 */
+    {"fc2_bias_sums", SUMS, 2 * BIAS_HIDDEN, ANYBODY},
 };
 enum { TENSORS = sizeof tensors / sizeof *tensors, ELEMENT = 2, ARGUMENTS = 16, MAPS = 8 };
 
@@ -69,7 +71,8 @@ generated generated_read(victim which)
     {
         if (strcmp(json_string_value(json_object_get(entry, "pass")), victims[which].pass) == 0 &&
             strcmp(json_string_value(json_object_get(entry, "step")), victims[which].step) == 0 &&
-            strcmp(json_string_value(json_object_get(entry, "family")), FAMILY) == 0)
+            strcmp(json_string_value(json_object_get(entry, "family")), FAMILY) == 0 &&
+            number_of(json_object_get(entry, "grid"), "cluster") == CLUSTER)
             k.entry = entry;
     }
     cr_assert_not_null(k.entry);

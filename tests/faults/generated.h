@@ -1,9 +1,9 @@
 /*
  * generated.h: kernels that the generator made, changed as a person might by mistake, and run on
- * the emulator with integers as inputs. Definitions: BUNDLE, a bundle of specs/tokens_gated.lua or
- * another that is gated, without bias, bf16, BIAS_BUNDLE, one of specs/swiglu_bias.lua
- * (smaller, so that the tensors here are large enough), FAMILY, the kernels' family, TOKENS, and
- * HIDDEN and FFN of BUNDLE.
+ * the emulator with integers as inputs. Definitions: BUNDLE, a bundle of a spec that is
+ * gated, without bias, bf16, of HIDDEN and FFN; DGRAD_BUNDLE, another of the same spec, for the
+ * tiles of fc2's dgrad; BIAS_BUNDLE, one of specs/swiglu_bias.lua; FAMILY, the kernels' family;
+ * CLUSTER, the blocks of their clusters (0: those of sm_80); TOKENS.
  */
 #ifndef GENERATED_H
 #define GENERATED_H
