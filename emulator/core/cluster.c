@@ -143,11 +143,12 @@ static void leave(exec_block *block)
                     "the block has exited, and nothing orders that behind what another block does "
                     "to its shared memory",
                     &t);
-        text_add(&t,
-                 "  earlier     an access or arrival by warp %d of block (%u,%u,%u), number %d of "
-                 "the cluster\n"
-                 "  missing     barrier.cluster before the end, or a wait for that block's arrival\n",
-                 warp, other->index[0], other->index[1], other->index[2], cluster_rank(other));
+        text_add(
+            &t,
+            "  earlier     an access or arrival by warp %d of block (%u,%u,%u), number %d of "
+            "the cluster\n"
+            "  missing     barrier.cluster before the end, or a wait for that block's arrival\n",
+            warp, other->index[0], other->index[1], other->index[2], cluster_rank(other));
         block->fault.text = t.chars;
     }
 }

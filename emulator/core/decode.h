@@ -48,8 +48,8 @@ typedef struct decode_words {
     uint64_t flags;
     ptx_type types[4];
     int type_count;
-    ptx_space space, second_space; /* of copies: to, from */
-    bool has_space, is_cluster; /* is_cluster: the first space is .shared::cluster */
+    ptx_space space, second_space;    /* of copies: to, from */
+    bool has_space, is_cluster;       /* is_cluster: the first space is .shared::cluster */
     int vector;                       /* 1 when not written */
     int compare, action, mode, shape; /* exec.h: COMPARE_*, ACTION_*, MODE_*, SHAPE_*; -1 none */
     int matrices;
@@ -201,7 +201,7 @@ enum {
     MBARRIER_COMPLETE_TX,
     MBARRIER_TEST_WAIT,
     MBARRIER_TRY_WAIT,
-    MBARRIER_COPIED, /* cp.async.mbarrier.arrive, which counts with MBARRIER_NOINC alone */
+    MBARRIER_COPIED,          /* cp.async.mbarrier.arrive, which counts with MBARRIER_NOINC alone */
     MBARRIER_EXPECT = 1 << 8, /* arrive.expect_tx */
     MBARRIER_DROP = 1 << 9,
     MBARRIER_NO_COMPLETE = 1 << 10,

@@ -76,8 +76,8 @@ static void check_words(decoder *d, bool stores, bool peer, int rank)
                        (w->is_cluster && !peer ? F(MULTICAST) : 0);
     bool reduces = w->flags & F(REDUCE);
     if (w->mode != MODE_ASYNC || (w->flags & always) != always || (w->flags & ~allowed) ||
-        (rank && __builtin_popcountll(w->flags & dims) != 1) ||
-        w->type_count || reduces != (w->action == ACTION_ADD) || (!reduces && w->action >= 0) ||
+        (rank && __builtin_popcountll(w->flags & dims) != 1) || w->type_count ||
+        reduces != (w->action == ACTION_ADD) || (!reduces && w->action >= 0) ||
         w->space != (stores ? SPACE_GLOBAL : SPACE_SHARED) ||
         w->second_space != (stores || peer ? SPACE_SHARED : SPACE_GLOBAL) ||
         (peer && (rank || !w->is_cluster || w->cache_hint))) {
@@ -162,9 +162,8 @@ void decode_bulk(decoder *d)
     in->in.target = (uint32_t)(int32_t)offset;
     in->in.aux = (stores ? BULK_STORES : 0) | (shared.wide ? BULK_WIDE : 0) |
                  (barrier.wide ? BULK_MBARRIER_WIDE : 0) | (rank ? BULK_TENSOR : 0) |
-                 (w->flags & F(REDUCE) ? BULK_REDUCES : 0) |
-                 (peer ? BULK_PEER : 0) | (multicasts ? BULK_MULTICAST : 0) |
-                 (w->is_cluster ? BULK_CLUSTER : 0) |
+                 (w->flags & F(REDUCE) ? BULK_REDUCES : 0) | (peer ? BULK_PEER : 0) |
+                 (multicasts ? BULK_MULTICAST : 0) | (w->is_cluster ? BULK_CLUSTER : 0) |
                  small_offset(d, barrier.offset) << BULK_OFFSET_SHIFT |
                  (uint32_t)rank << TENSOR_RANK_SHIFT;
     decode_add_use(in, shared.base);

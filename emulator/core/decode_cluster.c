@@ -11,8 +11,7 @@ void decode_cluster_barrier(decoder *d)
     uint32_t usual = ORDER_STRONG | (arrives ? ORDER_RELEASE : ORDER_ACQUIRE),
              given = w->order & ~(uint32_t)ORDER_CLUSTER, order = given ? given : usual;
     if ((!arrives && w->mode != MODE_WAIT) || w->action >= 0 || w->type_count ||
-        (w->flags & ~F(ALIGNED)) ||
-        (order != usual && (!arrives || order != ORDER_STRONG))) {
+        (w->flags & ~F(ALIGNED)) || (order != usual && (!arrives || order != ORDER_STRONG))) {
         decode_unknown(d);
     }
     decode_operand_count(d, 0, 0);

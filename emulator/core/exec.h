@@ -264,8 +264,8 @@ typedef struct exec_grid {
     const emu_arch *arch;
     const ir_kernel *kernel;
     memory_arena *memory;
-    memory_tally *tally; /* NULL: nothing is counted */
-    race_grid *race;     /* NULL: races are not looked for */
+    memory_tally *tally;                    /* NULL: nothing is counted */
+    race_grid *race;                        /* NULL: races are not looked for */
     unsigned grid[3], block[3], cluster[3]; /* cluster: 1 each: there are none */
     bool is_explicit_cluster;
     size_t dynamic_shared, shared_bytes;
@@ -403,10 +403,10 @@ void race_block_start(exec_block *block);
 void race_cluster_start(exec_cluster *cluster);
 void race_cluster_arrive(emu_warp *w, const emu_instr *in);
 void race_cluster_complete(exec_cluster *cluster);
-void race_cluster_wait(emu_warp *w); /* for a phase that is over */
+void race_cluster_wait(emu_warp *w);        /* for a phase that is over */
 void race_cluster_free(race_cluster *race); /* NULL allowed */
-/* All warps have ended: a block, and which of its warps, whose accesses to the shared memory of this
- * one nothing orders before; NULL: there is none. */
+/* All warps have ended: a block, and which of its warps, whose accesses to the shared memory of
+ * this one nothing orders before; NULL: there is none. */
 const exec_block *race_block_left(const exec_block *block, int *warp);
 void race_block_free(race_block *race); /* NULL allowed */
 /* An access in bounds, before its bytes move; the addresses are those of the space, of `mask`'s

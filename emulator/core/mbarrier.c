@@ -61,8 +61,8 @@ typedef struct operation {
     emu_warp *w;
     const emu_instr *in;
     exec_block *block; /* whose shared memory has the object */
-    uint32_t lane; /* as a mask */
-    uint32_t kind; /* MBARRIER_* */
+    uint32_t lane;     /* as a mask */
+    uint32_t kind;     /* MBARRIER_* */
     uint64_t address, value, bytes;
 } operation;
 

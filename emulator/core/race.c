@@ -208,8 +208,7 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, exec_block *
     if (is_strong && (access & ACCESS_READ)) {
         sync_acquire(warp, places, in, at, mask);
     }
-    race_visit visit = {
-        .warp = warp, .cluster = block->cluster, .own = own_part(block, w->index)};
+    race_visit visit = {.warp = warp, .cluster = block->cluster, .own = own_part(block, w->index)};
     visit.origin = is_shared ? 0 : (uint64_t)(uintptr_t)grid->memory->base;
     visit.record.block = (uint32_t)block->linear;
     visit.record.warps = 1u << w->index;
@@ -361,8 +360,7 @@ bool race_knows(const emu_warp *w, const exec_block *block, int warp, uint32_t s
 void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, exec_block *block, uint64_t address)
 {
     visit_block(w, block, 0);
-    sync_arrive(&w->block->race->warps[w->index], &block->race->places, block->linear, in,
-                address);
+    sync_arrive(&w->block->race->warps[w->index], &block->race->places, block->linear, in, address);
     next_step(w->block, w->index);
 }
 
