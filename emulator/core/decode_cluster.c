@@ -1,5 +1,5 @@
 /*
- * decode_cluster.c: barrier.cluster (PTX ISA 9.7.13.4), mapa and getctarank (9.7.9.22 and on).
+ * decode_cluster.c: barrier.cluster (PTX ISA 9.7.13.3), mapa and getctarank (9.7.9.23 and on).
  */
 #include "exec.h"
 
@@ -20,12 +20,13 @@ void decode_cluster_barrier(decoder *d)
     in->in.aux = w->flags & F(ALIGNED) ? CLUSTER_ALIGNED : 0;
 }
 
+/* Generic addresses have 64 bits. */
 static int address_bytes(decoder *d)
 {
     const decode_words *w = &d->words;
     bool is_cluster = w->space == SPACE_SHARED && w->is_cluster;
     if ((w->has_space && !is_cluster) || w->type_count != 1 ||
-        (w->types[0] != TYPE_U32 && w->types[0] != TYPE_U64)) {
+        (w->types[0] != TYPE_U64 && (w->types[0] != TYPE_U32 || !is_cluster))) {
         decode_unknown(d);
     }
     return w->types[0] == TYPE_U64 ? 8 : 4;

@@ -315,7 +315,7 @@ void decode_cp_async(decoder *d)
         decode_emit(d, IR_cp_async_wait)->in.imm = pending;
         return;
     }
-    if (d->words.mode != MODE_ASYNC || d->words.space != SPACE_SHARED ||
+    if (d->words.mode != MODE_ASYNC || d->words.space != SPACE_SHARED || d->words.is_cluster ||
         d->words.second_space != SPACE_GLOBAL) {
         decode_unknown(d);
     }

@@ -95,6 +95,11 @@ Test(cluster, blocks_read_and_write_each_others_shared_memory)
            WRITE MEET "cvt.u64.u32 %rd1, %r1; cvta.shared.u64 %rd1, %rd1;\n"
                       "mapa.u64 %rd2, %rd1, %r11; ld.u32 %r2, [%rd2];\n" MEET KEEP,
            4, 64, of_the_other);
+    expect("a variable and a number",
+           WRITE MEET
+           "mapa.shared::cluster.u32 %r3, shared+128, %r11;\n"
+           "mad.lo.u32 %r3, %thread, 4, %r3; ld.shared::cluster.u32 %r2, [%r3+-128];\n" MEET KEEP,
+           2, 64, of_the_other);
     expect("its own, as the cluster's",
            WRITE MEET "mapa.shared::cluster.u32 %r3, %r1, %r10;\n"
                       "ld.shared::cluster.u32 %r2, [%r3]; ld.shared.u32 %r2, [%r3];\n"
