@@ -100,7 +100,8 @@ static void add_wgmma(text *t, const emu_warp *w, uint32_t number)
 static void add_split(text *t, const exec_block *block, const emu_warp *w, const warp_split *s)
 {
     const ir_kernel *kernel = block->grid->kernel;
-    uint32_t at = s->state == SPLIT_AT_MEETING ? s->pc : s->pc ? s->pc - 1 : 0;
+    bool runs_again = s->state == SPLIT_AT_MEETING || s->state == SPLIT_AT_MBARRIER;
+    uint32_t at = runs_again ? s->pc : s->pc ? s->pc - 1 : 0;
     int line = kernel->code[at].line;
     size_t length;
     const char *source = ptx_line_text(kernel->module, line, &length);
