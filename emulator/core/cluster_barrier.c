@@ -1,5 +1,5 @@
 /*
- * cluster_barrier.c: barrier.cluster (PTX ISA 9.7.13.4), at which all threads of a cluster meet.
+ * cluster_barrier.c: barrier.cluster (PTX ISA 9.7.13.3), at which all threads of a cluster meet.
  * Threads arrive and wait one by one; a phase is over when all that still run have arrived.
  *
  * aux: CLUSTER_ALIGNED; order: of arrive whether it releases, of wait whether it acquires.

@@ -1,5 +1,5 @@
 /*
- * decode_cluster.c: barrier.cluster (PTX ISA 9.7.13.4), mapa and getctarank (9.7.9.22 and on).
+ * decode_cluster.c: barrier.cluster (PTX ISA 9.7.13.3), mapa and getctarank (9.7.9.23 and on).
  */
 #include "exec.h"
 
@@ -9,10 +9,9 @@ void decode_cluster_barrier(decoder *d)
     const decode_words *w = &d->words;
     bool arrives = w->mode == MODE_ARRIVE;
     uint32_t usual = ORDER_STRONG | (arrives ? ORDER_RELEASE : ORDER_ACQUIRE),
-             order = w->order ? w->order : usual;
+             given = w->order & ~(uint32_t)ORDER_CLUSTER, order = given ? given : usual;
     if ((!arrives && w->mode != MODE_WAIT) || w->action >= 0 || w->type_count ||
-        (w->flags & ~(F(CLUSTER) | F(ALIGNED))) ||
-        (order != usual && (!arrives || order != ORDER_STRONG))) {
+        (w->flags & ~F(ALIGNED)) || (order != usual && (!arrives || order != ORDER_STRONG))) {
         decode_unknown(d);
     }
     decode_operand_count(d, 0, 0);
@@ -21,12 +20,13 @@ void decode_cluster_barrier(decoder *d)
     in->in.aux = w->flags & F(ALIGNED) ? CLUSTER_ALIGNED : 0;
 }
 
+/* Generic addresses have 64 bits. */
 static int address_bytes(decoder *d)
 {
     const decode_words *w = &d->words;
     bool is_cluster = w->space == SPACE_SHARED && w->is_cluster;
     if ((w->has_space && !is_cluster) || w->type_count != 1 ||
-        (w->types[0] != TYPE_U32 && w->types[0] != TYPE_U64)) {
+        (w->types[0] != TYPE_U64 && (w->types[0] != TYPE_U32 || !is_cluster))) {
         decode_unknown(d);
     }
     return w->types[0] == TYPE_U64 ? 8 : 4;
@@ -58,4 +58,14 @@ void decode_getctarank(decoder *d)
     in->in.aux = (bytes == 8 ? AUX_WIDE : 0) | (d->words.has_space ? 0 : AUX_GENERIC);
     decode_add_def(in, result);
     decode_add_use(in, address);
+}
+
+/* Grids run one after another, so that those before are over. */
+void decode_griddepcontrol(decoder *d)
+{
+    if (d->words.mode != MODE_WAIT && d->words.mode != MODE_LAUNCH_DEPENDENTS) {
+        decode_unknown(d);
+    }
+    decode_operand_count(d, 0, 0);
+    decode_nop(d);
 }

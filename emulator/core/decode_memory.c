@@ -239,7 +239,8 @@ static void decode_atomic(decoder *d, bool returns)
                  (at.space == SPACE_GENERIC || w->is_cluster ? AUX_CLUSTER : 0) |
                  (uint32_t)w->action << AUX_ACTION_SHIFT | (uint32_t)type << AUX_ATOM_TYPE_SHIFT |
                  (uint32_t)at.space << AUX_SPACE_SHIFT | (returns ? AUX_RETURNS : 0);
-    in->in.order = ORDER_STRONG | w->order | (w->order & (ORDER_NARROW | ORDER_CLUSTER) ? 0 : ORDER_WIDE);
+    in->in.order =
+        ORDER_STRONG | w->order | (w->order & (ORDER_NARROW | ORDER_CLUSTER) ? 0 : ORDER_WIDE);
     in->in.imm = at.offset;
     for (int i = 0; i < w->vector && returns; i++) {
         decode_add_def(in, targets[i]);
@@ -294,7 +295,11 @@ void decode_cp_async(decoder *d)
         decode_bulk(d);
         return;
     }
-    if (d->words.flags || d->words.action >= 0 ||
+    if (d->words.flags & F(MBARRIER)) {
+        decode_cp_async_arrive(d);
+        return;
+    }
+    if (d->words.flags || d->words.type_count || d->words.action >= 0 ||
         (d->words.mode != MODE_ASYNC && d->words.has_space)) {
         decode_unknown(d);
     }
@@ -310,7 +315,7 @@ void decode_cp_async(decoder *d)
         decode_emit(d, IR_cp_async_wait)->in.imm = pending;
         return;
     }
-    if (d->words.mode != MODE_ASYNC || d->words.space != SPACE_SHARED ||
+    if (d->words.mode != MODE_ASYNC || d->words.space != SPACE_SHARED || d->words.is_cluster ||
         d->words.second_space != SPACE_GLOBAL) {
         decode_unknown(d);
     }
@@ -448,7 +453,10 @@ void decode_fence(decoder *d)
         decode_unknown(d);
     }
     decode_operand_count(d, 0, 0);
-    decode_emit(d, is_proxy ? IR_fence_proxy : is_init ? IR_fence_init : IR_fence)->in.order = w->order;
+    decode_emit(d, is_proxy  ? IR_fence_proxy
+                   : is_init ? IR_fence_init
+                             : IR_fence)
+        ->in.order = w->order;
 }
 
 void decode_nop(decoder *d)

@@ -440,8 +440,7 @@ DEFINE_HANDLER(isspacep)
     u32 result = 0;
     LANES(ptx_space space = space_of_generic(module, a[i]);
           bool is_inside = space == wanted || (space == SPACE_PARAM && wanted == SPACE_GLOBAL);
-          is_inside &= !own || !is_of_other(w->block, a[i]);
-          result |= (u32)is_inside << i;);
+          is_inside &= !own || !is_of_other(w->block, a[i]); result |= (u32)is_inside << i;);
     write_predicate(w, in->r[0], result, mask);
 }
 

@@ -31,8 +31,8 @@ enum {
     ORDER_STRONG = 1 << 0,
     ORDER_ACQUIRE = 1 << 1,
     ORDER_RELEASE = 1 << 2,
-    ORDER_NARROW = 1 << 3, /* a written scope of one block */
-    ORDER_WIDE = 1 << 4,   /* the scope covers other blocks */
+    ORDER_NARROW = 1 << 3,  /* a written scope of one block */
+    ORDER_WIDE = 1 << 4,    /* the scope covers other blocks */
     ORDER_CLUSTER = 1 << 5, /* the scope covers the cluster and no more */
 };
 

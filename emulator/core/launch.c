@@ -15,8 +15,8 @@
  * for a block that has not begun, so its later turns are short. */
 enum { FIRST_SLICE = 2000000, LATER_SLICE = 65536, MOST_RESIDENT = 1024 };
 
-/* Once a cluster has a fault, those of earlier turns go on, for the first fault is the one reported;
- * but not for ever, as they may wait for the one that stopped. */
+/* Once a cluster has a fault, those of earlier turns go on, for the first fault is the one
+ * reported; but not for ever, as they may wait for the one that stopped. */
 enum { MOST_AFTER_FAULT = 4 * FIRST_SLICE };
 
 typedef struct printed_block {
@@ -333,8 +333,8 @@ static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel,
     if (most[0]) {
         limit = (uint64_t)most[0] * (uint64_t)most[1] * (uint64_t)most[2];
     }
-    return cluster_fits(machine->arch, kernel, launch) && threads <= 1024 && threads <= limit && launch->grid[1] <= 65535 &&
-           launch->grid[2] <= 65535 && launch->block[2] <= 64 &&
+    return cluster_fits(machine->arch, kernel, launch) && threads <= 1024 && threads <= limit &&
+           launch->grid[1] <= 65535 && launch->grid[2] <= 65535 && launch->block[2] <= 64 &&
            kernel->shared_dynamic + launch->dynamic_shared_bytes <=
                (size_t)machine->arch->shared_per_block_optin;
 }

@@ -133,7 +133,7 @@ struct ptx_function {
     int maxntid[3], reqntid[3];
     int reqnctapercluster[3], maxclusterrank; /* 0: not given */
     bool is_explicit_cluster;                 /* it may only be launched with clusters */
-    int maxnreg, minnctapersm; /* 0: not given */
+    int maxnreg, minnctapersm;                /* 0: not given */
     ptx_statement *body;
     int body_count, body_capacity;
     ptx_type *regs; /* type of register i */

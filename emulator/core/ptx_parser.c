@@ -483,9 +483,12 @@ static void parse_function_directives(ptx_parser *p, ptx_function *f)
     const struct {
         const char *name;
         int *value;
-    } with_number[] = {
-        {"minnctapersm", &f->minnctapersm}, {"maxnctapersm", none}, {"maxnreg", &f->maxnreg},
-        {"maxclusterrank", &f->maxclusterrank},           {"abi_preserve", none}, {"abi_preserve_control", none}};
+    } with_number[] = {{"minnctapersm", &f->minnctapersm},
+                       {"maxnctapersm", none},
+                       {"maxnreg", &f->maxnreg},
+                       {"maxclusterrank", &f->maxclusterrank},
+                       {"abi_preserve", none},
+                       {"abi_preserve_control", none}};
     while (p->lexer.token.kind == TOKEN_DIRECTIVE) {
         bool known = false;
         for (size_t i = 0; i < sizeof with_number / sizeof with_number[0] && !known; i++) {

@@ -25,7 +25,7 @@ typedef struct race_part {
     uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS];
     uint32_t bulk[EXEC_MAX_WARPS], bulk_reads[EXEC_MAX_WARPS];
     uint32_t proxied[EXEC_MAX_WARPS];
-    uint32_t inits[EXEC_MAX_WARPS]; /* the steps up to which their mbarrier.inits are known */
+    uint32_t inits[EXEC_MAX_WARPS];  /* the steps up to which their mbarrier.inits are known */
     uint32_t wgmma[EXEC_WARPGROUPS]; /* how many of its products */
 } race_part;
 
@@ -47,10 +47,10 @@ enum race_kind {
     RACE_READ = 1,
     RACE_WRITE = 2,
     RACE_STRONG = 4,
-    RACE_WIDE = 8,   /* strong, with a scope that covers other blocks */
-    RACE_ASYNC = 16, /* written by cp.async */
-    RACE_BULK = 32,  /* through the async proxy: by a bulk copy ... */
-    RACE_WGMMA = 64, /* ... or by wgmma, which has RACE_BULK too */
+    RACE_WIDE = 8,      /* strong, with a scope that covers other blocks */
+    RACE_ASYNC = 16,    /* written by cp.async */
+    RACE_BULK = 32,     /* through the async proxy: by a bulk copy ... */
+    RACE_WGMMA = 64,    /* ... or by wgmma, which has RACE_BULK too */
     RACE_CLUSTER = 128, /* strong, with a scope that covers the cluster and no more */
 };
 
@@ -151,6 +151,8 @@ struct race_grid {
 struct race_block {
     race_shadow shared;
     race_places places;
+    race_clock
+        visitors; /* the last steps and bulk copies of other blocks that touched its memory */
     race_clock barriers[EXEC_BARRIERS], barriers_seen[EXEC_BARRIERS][SCOPES];
     race_warp warps[EXEC_MAX_WARPS];
 };

@@ -104,8 +104,7 @@ static bool is_covered(const race_visit *visit, const race_record *a, const race
 }
 
 /* Two accesses that nothing orders: is that a race? */
-static inline bool is_conflict(const race_visit *visit, const race_record *a,
-                               const race_record *b)
+static inline bool is_conflict(const race_visit *visit, const race_record *a, const race_record *b)
 {
     bool covered = (a->kind & b->kind & RACE_STRONG) && is_covered(visit, a, b);
     return ((a->kind | b->kind) & RACE_WRITE) && !covered;
@@ -116,8 +115,7 @@ static inline bool replaces(const race_record *now, const race_record *old)
 {
     bool writes = (now->kind & RACE_WRITE) || !(old->kind & RACE_WRITE);
     bool as_weak =
-        !(now->kind & RACE_STRONG) ||
-        ((old->kind & RACE_STRONG) && reach(now) <= reach(old));
+        !(now->kind & RACE_STRONG) || ((old->kind & RACE_STRONG) && reach(now) <= reach(old));
     return writes && as_weak && !(old->bytes & ~now->bytes);
 }
 

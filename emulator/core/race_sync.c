@@ -123,8 +123,8 @@ void sync_arrive(race_warp *warp, race_places *places, uint64_t block, const emu
 {
     bool is_release = (in->order & ORDER_RELEASE) != 0;
     race_place *place = make_place(places, address);
-    for (int i = warp->group[SCOPE_BLOCK] == block ? SCOPE_BLOCK : SCOPE_CLUSTER;
-         i <= scope_of(in); i++) {
+    for (int i = warp->group[SCOPE_BLOCK] == block ? SCOPE_BLOCK : SCOPE_CLUSTER; i <= scope_of(in);
+         i++) {
         leave(place, i, warp->group[i], is_release ? &warp->clock : &warp->fenced[i]);
     }
     place->version = ++places->version;

@@ -60,8 +60,8 @@ static CUresult count_blocks(int *blocks, emu_launch *launch, CUfunction functio
     if (threads == 0 || threads > (unsigned)function->attributes.max_threads ||
         launch->dynamic_shared_bytes > (size_t)function->max_dynamic_shared)
         return CUDA_ERROR_INVALID_VALUE;
-    *blocks = emu_blocks_per_sm(function->function, (unsigned)threads,
-                                launch->dynamic_shared_bytes);
+    *blocks =
+        emu_blocks_per_sm(function->function, (unsigned)threads, launch->dynamic_shared_bytes);
     return CUDA_SUCCESS;
 }
 

@@ -95,6 +95,11 @@ Test(cluster, blocks_read_and_write_each_others_shared_memory)
            WRITE MEET "cvt.u64.u32 %rd1, %r1; cvta.shared.u64 %rd1, %rd1;\n"
                       "mapa.u64 %rd2, %rd1, %r11; ld.u32 %r2, [%rd2];\n" MEET KEEP,
            4, 64, of_the_other);
+    expect("a variable and a number",
+           WRITE MEET
+           "mapa.shared::cluster.u32 %r3, shared+128, %r11;\n"
+           "mad.lo.u32 %r3, %thread, 4, %r3; ld.shared::cluster.u32 %r2, [%r3+-128];\n" MEET KEEP,
+           2, 64, of_the_other);
     expect("its own, as the cluster's",
            WRITE MEET "mapa.shared::cluster.u32 %r3, %r1, %r10;\n"
                       "ld.shared::cluster.u32 %r2, [%r3]; ld.shared.u32 %r2, [%r3];\n"
@@ -302,4 +307,30 @@ Test(cluster, flags_order_blocks)
         {"of scope .cta", FLAG("cta"), 32, {"race:", "by another block"}}};
     expect("of scope .cluster", FLAG("cluster") KEEP, 2, 32, the_given);
     kernel_mistakes(narrow, 1, in, sizeof in);
+}
+
+Test(cluster, grids_wait_for_nothing)
+{
+    expect("griddepcontrol",
+           "griddepcontrol.wait;\n" WRITE "griddepcontrol.launch_dependents;\n" KEEP, 2, 32,
+           its_own);
+}
+
+Test(cluster, a_block_may_not_leave_before_its_visitors)
+{
+    static const kernel_mistake mistakes[] = {
+        {"a store",
+         RANK MEET "setp.eq.u32 %p0, %r10, 0; @!%p0 exit;\n"
+                   "mapa.shared::cluster.u32 %r3, %r0, %r11; st.shared::cluster.u32 [%r3], %r0;\n",
+         32,
+         {"exited", "number "}},
+        {"a load, and a block's barrier",
+         RANK FIRST "@%p1 st.shared.u32 [%r0], %r0;\n" MEET
+                    "setp.eq.u32 %p0, %r10, 0; @!%p0 bra late;\n"
+                    "mapa.shared::cluster.u32 %r3, %r0, %r11; ld.shared::cluster.u32 %r2, [%r3];\n"
+                    "late: bar.sync 0;\n",
+         32,
+         {"exited", "number "}},
+    };
+    kernel_mistakes(mistakes, sizeof mistakes / sizeof *mistakes, in, sizeof in);
 }

@@ -3,7 +3,9 @@
  */
 #include <criterion/criterion.h>
 #include <stdint.h>
+#include <stdlib.h>
 
+#include "compiled.h"
 #include "device.h"
 
 enum { BLOCKS = 24 };
@@ -192,5 +194,74 @@ Test(cluster_launch, a_captured_launch_keeps_its_cluster)
     cr_expect_eq(cuGraphExecDestroy(ready), CUDA_SUCCESS);
     cr_expect_eq(cuGraphDestroy(graph), CUDA_SUCCESS);
     cr_expect_eq(cuStreamDestroy(config.hStream), CUDA_SUCCESS);
+    device_close();
+}
+
+Test(cluster_launch, a_program_of_cooperative_groups_runs)
+{
+    enum { BINS = 64, COUNT = 5000 };
+    uint32_t values[COUNT], bins[BINS] = {0}, wanted[BINS] = {0};
+    for (uint32_t i = 0; i < COUNT; i++) {
+        values[i] = i * i * 2654435761u >> 7;
+        wanted[values[i] % BINS]++;
+    }
+    device_open();
+    char *ptx = compiled_ptx("clusters.cu", "compute_90");
+    CUmodule module = device_load(ptx, "clusters.cu");
+    CUdeviceptr in = device_upload(values, sizeof values), out = device_upload(bins, sizeof bins);
+    uint32_t count = COUNT;
+    LAUNCH(module, "spread_histogram", 8, 96, &in, &count, &out);
+    device_download(bins, out, sizeof bins);
+    for (int i = 0; i < BINS; i++)
+        cr_assert_eq(bins[i], wanted[i], "bin %d has %u, not %u", i, bins[i], wanted[i]);
+    free(ptx);
+    device_close();
+}
+
+/* Block r of two loads rows 4r .. 4r + 3 of 32 numbers to both blocks, as a box of a tensor; each
+ * writes out all that it has. */
+static const char box_text[] =
+    ".version 8.0\n.target sm_90a\n.address_size 64\n"
+    ".visible .entry boxes(.param .align 64 .b8 map[128], .param .u64 pout)\n"
+    ".explicitcluster .reqnctapercluster 2, 1, 1\n{\n"
+    "  .shared .align 1024 .b8 tile[1024]; .shared .align 8 .b64 full;\n"
+    "  .reg .b64 %rd<8>; .reg .b32 %r<16>; .reg .b16 %h; .reg .pred %p<4>;\n"
+    "  mov.b64 %rd0, map; cvta.param.u64 %rd0, %rd0; mov.u32 %r0, %tid.x;\n"
+    "  mov.u32 %r1, %cluster_ctarank; mov.u32 %r2, tile; mov.u32 %r3, full;\n"
+    "  setp.eq.u32 %p1, %r0, 0; @%p1 mbarrier.init.shared::cta.b64 [%r3], 1;\n"
+    "  fence.mbarrier_init.release.cluster;\n"
+    "  barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.acquire.aligned;\n"
+    "  @%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r3], 1024;\n"
+    "  mad.lo.u32 %r4, %r1, 512, %r2; shl.b32 %r5, %r1, 2; mov.u32 %r6, 0; mov.u16 %h, 3;\n"
+    "  @%p1 cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%rd0, {%r6, %r5}];\n"
+    "  @%p1 cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+    ".multicast::cluster [%r4], [%rd0, {%r6, %r5}], [%r3], %h;\n"
+    "again: mbarrier.try_wait.parity.shared::cta.b64 %p0, [%r3], 0; @!%p0 bra again;\n"
+    "  mad.lo.u32 %r7, %r0, 4, %r2; ld.shared.u32 %r8, [%r7]; ld.param.u64 %rd1, [pout];\n"
+    "  mad.lo.u32 %r9, %r1, 256, %r0; mul.wide.u32 %rd2, %r9, 4; add.s64 %rd1, %rd1, %rd2;\n"
+    "  st.global.u32 [%rd1], %r8;\n"
+    "  barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;\n  ret;\n}\n";
+
+Test(cluster_launch, a_box_of_a_tensor_lands_in_every_block)
+{
+    enum { ROWS = 8, COLUMNS = 32, ALL = ROWS * COLUMNS };
+    uint32_t given[ALL], out[2 * ALL] = {0};
+    for (uint32_t i = 0; i < ALL; i++)
+        given[i] = i * 2654435761u;
+    device_open();
+    CUmodule module = device_load(box_text, "boxes");
+    CUdeviceptr in = device_upload(given, sizeof given), to = device_upload(out, sizeof out);
+    CUtensorMap map;
+    cuuint64_t sizes[] = {COLUMNS, ROWS}, stride = 4 * COLUMNS;
+    cuuint32_t box[] = {COLUMNS, ROWS / 2}, steps[] = {1, 1};
+    cr_assert_eq(cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_UINT32, 2, (void *)in, sizes,
+                                        &stride, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                        CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+                                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
+                 CUDA_SUCCESS);
+    LAUNCH(module, "boxes", 2, ALL, &map, &to);
+    device_download(out, to, sizeof out);
+    for (int i = 0; i < 2 * ALL; i++)
+        cr_assert_eq(out[i], given[i % ALL], "word %d has %u, not %u", i, out[i], given[i % ALL]);
     device_close();
 }

@@ -75,7 +75,8 @@ void kernel_mistakes(const kernel_mistake *mistakes, size_t count, const void *i
 {
     for (size_t i = 0; i < count; i++) {
         const kernel_mistake *m = &mistakes[i];
-        CUresult result = kernel_try(m->name, m->body, cluster_blocks ? cluster_blocks : 1, m->threads, in, in_bytes, 1024);
+        CUresult result = kernel_try(m->name, m->body, cluster_blocks ? cluster_blocks : 1,
+                                     m->threads, in, in_bytes, 1024);
         const char *report = device_last_report();
         cr_expect_neq(result, CUDA_SUCCESS, "%s", m->name);
         for (int s = 0; s < 2 && m->said[s]; s++)
