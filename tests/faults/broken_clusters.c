@@ -89,7 +89,7 @@ Test(broken_clusters, a_phase_that_never_ends_is_a_deadlock)
     EXPECT_REPORTS(IN_ORDER, mistakes);
 }
 
-Test(broken_clusters, coming_alone_is_told)
+Test(broken_clusters, coming_and_leaving_alone_is_told)
 {
     static const mistake mistakes[] = {
         {"the blocks begin when they like",
@@ -97,6 +97,11 @@ Test(broken_clusters, coming_alone_is_told)
          "    cluster_sync();\n\n",
          "    __syncthreads();\n\n",
          {"mbarrier.init", "nothing orders the blocks"}},
+        {"the blocks leave when they like",
+         FC2_FORWARD,
+         "    cluster_sync();\n}",
+         "}",
+         {"nothing orders that behind what another block does to its shared memory"}},
         {"they are no cluster", FC2_FORWARD, " __cluster_dims__(cluster, 1, 1)", "", {"cluster"}},
     };
     EXPECT_REPORTS(IN_ORDER, mistakes);
@@ -117,16 +122,4 @@ Test(broken_clusters, tiles_that_both_have_or_nobody_has_are_told)
          {"out of bounds"}},
     };
     EXPECT_REPORTS(IN_ORDER, mistakes);
-}
-
-Test(broken_clusters, leaving_alone_is_told)
-{
-    static const mistake mistakes[] = {
-        {"the blocks leave when they like",
-         FC2_FORWARD,
-         "    cluster_sync();\n}",
-         "}",
-         {"has exited", "has ended"}},
-    };
-    EXPECT_REPORTS(BY_BLOCK, mistakes);
 }
