@@ -5,12 +5,12 @@
  * A sequence is straight-line PTX of one warp. What its waits and pending counts give is compared.
  */
 #include <criterion/criterion.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernel.h"
+#include "ptx_text.h"
 
 enum {
     OBJECTS = 3,
@@ -76,8 +76,7 @@ typedef struct sequence {
     object object[OBJECTS];
     state state[STATES];
     uint32_t wanted[RESULTS];
-    size_t length;
-    char text[24576];
+    ptx_text text;
 } sequence;
 
 static int below(sequence *s, int bound)
@@ -93,16 +92,6 @@ static const char *pick(sequence *s, const char *const *of, int count)
 #define PICK(s, ...)                                                                               \
     pick(s, (const char *const[]){__VA_ARGS__},                                                    \
          (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *)))
-
-__attribute__((format(printf, 2, 3))) static void emit(sequence *s, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(s->text + s->length, sizeof s->text - s->length, format, arguments);
-    va_end(arguments);
-    cr_assert(length >= 0 && (size_t)length < sizeof s->text - s->length);
-    s->length += (size_t)length;
-}
 
 /* The order, where one is given, and the space; then the address of an object in that space. */
 typedef struct place {
@@ -125,7 +114,7 @@ static const char *operand(sequence *s, int value)
 {
     static char text[16];
     if (below(s, 2)) {
-        emit(s, "mov.u32 %%r1, %d; ", value);
+        emit(&s->text, "mov.u32 %%r1, %d; ", value);
         return "%r1";
     }
     snprintf(text, sizeof text, "%d", value);
@@ -135,13 +124,13 @@ static const char *operand(sequence *s, int value)
 /* Lanes below a number have %p1. */
 static void only_lanes(sequence *s, int lanes)
 {
-    emit(s, "bar.warp.sync -1; setp.lt.u32 %%p1, %%thread, %d; ", lanes);
+    emit(&s->text, "bar.warp.sync -1; setp.lt.u32 %%p1, %%thread, %d; ", lanes);
 }
 
 /* %r0 is a result. */
 static void record(sequence *s, uint32_t wanted)
 {
-    emit(s, "@%%p2 st.global.u32 [%%out+%d], %%r0;\n", 4 * s->results);
+    emit(&s->text, "@%%p2 st.global.u32 [%%out+%d], %%r0;\n", 4 * s->results);
     s->wanted[s->results++] = wanted;
 }
 
@@ -151,7 +140,7 @@ static void start(sequence *s, int which)
     only_lanes(s, 1);
     const char *number = operand(s, count);
     place p = somewhere(s, which, "");
-    emit(s, "@%%p1 mbarrier.init%s %s, %s;\n", p.suffix, p.address, number);
+    emit(&s->text, "@%%p1 mbarrier.init%s %s, %s;\n", p.suffix, p.address, number);
     s->object[which] = initial(count);
 }
 
@@ -160,8 +149,9 @@ static int renew(sequence *s, int which)
 {
     place p = somewhere(s, which, "");
     only_lanes(s, 1);
-    emit(s, "@%%p1 mbarrier.inval%s %s; ", p.suffix, p.address);
-    emit(s, "mov.b64 %%rd29, -1; @%%p1 st.shared.b64 [shared+%d], %%rd29;\n", 40 * which + 8);
+    emit(&s->text, "@%%p1 mbarrier.inval%s %s; ", p.suffix, p.address);
+    emit(&s->text, "mov.b64 %%rd29, -1; @%%p1 st.shared.b64 [shared+%d], %%rd29;\n",
+         40 * which + 8);
     for (int i = 0; i < STATES; i++)
         if (s->state[i].object == which)
             s->state[i].lanes = 0;
@@ -197,7 +187,7 @@ static void emit_arrival(sequence *s, int which, arrival form, int is_drop, int 
     char to[8] = "_";
     if (slot >= 0)
         snprintf(to, sizeof to, "%%rd%d", slot);
-    emit(s, "@%%p1 mbarrier.arrive%s%s%s %s, %s%s%s;\n", is_drop ? "_drop" : "",
+    emit(&s->text, "@%%p1 mbarrier.arrive%s%s%s %s, %s%s%s;\n", is_drop ? "_drop" : "",
          form == NO_COMPLETE ? ".noComplete" : (form == EXPECTING ? ".expect_tx" : ""), p.suffix,
          to, p.address, *last ? ", " : "", last);
 }
@@ -236,7 +226,7 @@ static int expect(sequence *s, int which)
     only_lanes(s, 1);
     const char *number = operand(s, bytes);
     place p = somewhere(s, which, PICK(s, "", ".relaxed.cta", ".relaxed.cluster"));
-    emit(s, "@%%p1 mbarrier.expect_tx%s %s, %s;\n", p.suffix, p.address, number);
+    emit(&s->text, "@%%p1 mbarrier.expect_tx%s %s, %s;\n", p.suffix, p.address, number);
     o->bytes += bytes;
     return 1;
 }
@@ -250,7 +240,7 @@ static int complete(sequence *s, int which)
     only_lanes(s, 1);
     const char *number = operand(s, bytes);
     place p = somewhere(s, which, PICK(s, "", ".relaxed.cta", ".relaxed.cluster"));
-    emit(s, "@%%p1 mbarrier.complete_tx%s %s, %s;\n", p.suffix, p.address, number);
+    emit(&s->text, "@%%p1 mbarrier.complete_tx%s %s, %s;\n", p.suffix, p.address, number);
     *o = completed(*o, bytes);
     return 1;
 }
@@ -261,7 +251,7 @@ static place emit_wait(sequence *s, int which, const char *parity, const char **
 {
     int is_try = below(s, 2);
     *hint = is_try ? PICK(s, "", ", 0", ", 20") : "";
-    emit(s, "setp.ne.u32 %%p0, %%thread, %%thread; @%%p1 mbarrier.%s_wait%s",
+    emit(&s->text, "setp.ne.u32 %%p0, %%thread, %%thread; @%%p1 mbarrier.%s_wait%s",
          is_try ? "try" : "test", parity);
     return somewhere(
         s, which,
@@ -270,7 +260,7 @@ static place emit_wait(sequence *s, int which, const char *parity, const char **
 
 static void record_wait(sequence *s, int lanes, int is_over)
 {
-    emit(s, "vote.sync.ballot.b32 %%r0, %%p0, -1; ");
+    emit(&s->text, "vote.sync.ballot.b32 %%r0, %%p0, -1; ");
     record(s, is_over ? 0xffffffffu >> (32 - lanes) : 0);
 }
 
@@ -284,7 +274,7 @@ static int wait_state(sequence *s, int slot)
     const char *hint;
     only_lanes(s, held->lanes);
     place p = emit_wait(s, held->object, "", &hint);
-    emit(s, "%s %%p0, %s, %%rd%d%s; ", p.suffix, p.address, slot, hint);
+    emit(&s->text, "%s %%p0, %s, %%rd%d%s; ", p.suffix, p.address, slot, hint);
     record_wait(s, held->lanes, held->phase != o->phase);
     o->is_unseen &= held->phase == o->phase;
     return 1;
@@ -300,7 +290,7 @@ static int wait_parity(sequence *s, int which)
     only_lanes(s, lanes);
     const char *number = operand(s, parity);
     place p = emit_wait(s, which, ".parity", &hint);
-    emit(s, "%s %%p0, %s, %s%s; ", p.suffix, p.address, number, hint);
+    emit(&s->text, "%s %%p0, %s, %s%s; ", p.suffix, p.address, number, hint);
     record_wait(s, lanes, current != parity);
     o->is_unseen &= current == parity;
     return 1;
@@ -311,7 +301,7 @@ static int ask_pending(sequence *s, int slot)
     if (s->state[slot].lanes == 0 || s->state[slot].pending < 0)
         return 0;
     only_lanes(s, 1);
-    emit(s, "@%%p1 mbarrier.pending_count.b64 %%r0, %%rd%d; ", slot);
+    emit(&s->text, "@%%p1 mbarrier.pending_count.b64 %%r0, %%rd%d; ", slot);
     record(s, (uint32_t)s->state[slot].pending);
     return 1;
 }
@@ -344,10 +334,10 @@ static void run(sequence *s, tally *t)
     uint32_t found[RESULTS];
     char name[32];
     snprintf(name, sizeof name, "sequence %u", t->sequences);
-    kernel_run(name, s->text, 1, 32, NULL, 0, found, sizeof found);
+    kernel_run(name, s->text.at, 1, 32, NULL, 0, found, sizeof found);
     for (int i = 0; i < s->results; i++) {
         cr_assert_eq(found[i], s->wanted[i], "%s: result %d is %#x, not %#x\n%s", name, i, found[i],
-                     s->wanted[i], s->text);
+                     s->wanted[i], s->text.at);
         t->over += s->wanted[i] != 0;
     }
     t->sequences++;
@@ -366,8 +356,9 @@ static void run_sequences(uint64_t seed, int objects, int are_large)
         s->random = seed * 1000 + i;
         s->objects = objects;
         s->are_large = are_large;
-        emit(s, "setp.eq.u32 %%p2, %%thread, 0; mov.u32 %%r60, shared; mov.u64 %%rd30, shared; "
-                "cvta.shared.u64 %%rd30, %%rd30;\n");
+        emit(&s->text,
+             "setp.eq.u32 %%p2, %%thread, 0; mov.u32 %%r60, shared; mov.u64 %%rd30, shared; "
+             "cvta.shared.u64 %%rd30, %%rd30;\n");
         for (int which = 0; which < objects; which++)
             start(s, which);
         for (int steps = 0; steps < STEPS;)
