@@ -1,19 +1,10 @@
 /*
- * block.c: one block: its registers, its shared memory and the turns its warps take. The order is a
- * function of the schedule and the block's number alone.
+ * block.c: one block: its registers and its shared memory, from its start to its end.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "wgmma.h"
-
-enum { QUANTUM = 512 };
-
-static uint32_t next_random(exec_block *block)
-{
-    block->random = block->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)(block->random >> 33);
-}
 
 static void *reserve(void *memory, size_t *capacity, size_t bytes, size_t align)
 {
@@ -27,7 +18,6 @@ static void *reserve(void *memory, size_t *capacity, size_t bytes, size_t align)
 
 static uint64_t special_value(const emu_warp *w, ir_special special, unsigned lane)
 {
-    static const unsigned zeros[3], ones[3] = {1, 1, 1};
     const exec_block *b = w->block;
     const exec_grid *g = b->grid;
     unsigned thread = (unsigned)w->index * 32 + lane;
@@ -61,6 +51,10 @@ static void fill_registers(emu_warp *w)
     for (int i = 0; i < kernel->special_count; i++) {
         const ir_special_use *use = &kernel->specials[i];
         size_t bytes = special_bytes(use->special);
+        if (!bytes) { /* a predicate, the same in all lanes */
+            uint32_t value = special_value(w, use->special, 0) ? FULL_MASK : 0;
+            memcpy(w->registers + use->offset, &value, sizeof value);
+        }
         for (unsigned lane = 0; lane < IR_LANES && bytes; lane++) {
             uint64_t value = special_value(w, use->special, lane);
             memcpy(w->registers + use->offset + lane * bytes, &value, bytes);
@@ -102,17 +96,16 @@ static void start_reserved_shared(exec_block *block)
            (IR_RESERVED_SHARED_USED + 63) / 64 * sizeof *block->shared_known);
 }
 
-void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64_t linear)
+void block_start(exec_block *block, exec_cluster *cluster, uint64_t linear)
 {
+    const exec_grid *grid = cluster->grid;
     const ir_kernel *kernel = grid->kernel;
     block->grid = grid;
+    block->cluster = cluster;
     block->linear = linear;
-    block->turn = turn;
-    block->paused = false;
     block->index[0] = (unsigned)(linear % grid->grid[0]);
     block->index[1] = (unsigned)(linear / grid->grid[0] % grid->grid[1]);
     block->index[2] = (unsigned)(linear / grid->grid[0] / grid->grid[1]);
-    block->random = schedule_mix(grid->schedule.seed ^ schedule_mix(linear));
     block->warp_count = (int)((grid->threads_per_block + 31) / 32);
     block->shared_bytes = kernel->knows_reserved_shared
                               ? grid->reserved_shared + IR_RESERVED_SHARED_USED
@@ -137,9 +130,7 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64
     memset(block->barriers, 0, sizeof block->barriers);
     block->mbarrier_count = 0;
     block->bulk_count = 0;
-    block->phases = 0;
-    block->gave_up_at = 0;
-    block->gave_up = 0;
+    memset(block->arrivals, 0, sizeof block->arrivals);
     block->shared_limit = grid->race || grid->tally ? 0 : block->shared_bytes;
     block->counts = NULL;
     if (grid->tally) {
@@ -162,26 +153,7 @@ void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64
     }
 }
 
-/* A warp that can run, the search beginning at a random one; NULL: none. */
-static emu_warp *choose_warp(exec_block *block)
-{
-    uint32_t start = next_random(block) % (uint32_t)block->warp_count;
-    for (int i = 0; i < block->warp_count; i++) {
-        emu_warp *w = &block->warps[((int)start + i) % block->warp_count];
-        if (warp_runnable(w)) {
-            return w;
-        }
-    }
-    return NULL;
-}
-
-static int32_t choose_quantum(exec_block *block)
-{
-    int32_t fixed = block->grid->schedule.quantum;
-    return fixed ? fixed : QUANTUM + (int32_t)(next_random(block) % QUANTUM);
-}
-
-static bool is_finished(const exec_block *block)
+bool block_has_ended(const exec_block *block)
 {
     for (int i = 0; i < block->warp_count; i++) {
         if (block->warps[i].live) {
@@ -191,7 +163,7 @@ static bool is_finished(const exec_block *block)
     return true;
 }
 
-static block_state finish(exec_block *block)
+void block_end(exec_block *block)
 {
     bulk_end(block);
     if (block->grid->kernel->has_wgmma) {
@@ -200,32 +172,6 @@ static block_state finish(exec_block *block)
     if (block->grid->kernel->has_setmaxnreg) {
         setmaxnreg_end(block);
     }
-    return block->fault.result ? BLOCK_FAULT : BLOCK_DONE;
-}
-
-block_state block_run(exec_block *block, uint64_t instructions)
-{
-    uint64_t done = 0;
-    while (!block->fault.result) {
-        emu_warp *w = choose_warp(block);
-        if (!w) {
-            if (is_finished(block)) {
-                return finish(block);
-            }
-            if (bulk_land(block, UINT32_MAX) || mbarrier_give_up(block)) {
-                continue;
-            }
-            fault_deadlock(block);
-            break;
-        }
-        uint64_t before = w->executed;
-        warp_run(w, choose_quantum(block));
-        done += w->executed - before;
-        if (done >= instructions && !block->fault.result) {
-            return is_finished(block) ? finish(block) : BLOCK_PAUSED;
-        }
-    }
-    return BLOCK_FAULT;
 }
 
 void block_release(exec_block *block)

@@ -93,38 +93,38 @@ bool bulk_check_global(emu_warp *w, const emu_instr *in, const bulk_copy *c, uin
     if (w->block->counts) {
         count_range(w->block, first, bytes, access);
     }
-    return !w->block->race || race_bulk(w, in, SPACE_GLOBAL, access, first, bytes);
+    return !w->block->race || race_bulk(w, in, SPACE_GLOBAL, NULL, access, first, bytes);
 }
 
-static bool check_shared(emu_warp *w, const emu_instr *in, uint32_t lane, uint64_t first,
-                         uint64_t bytes, bool reads)
+static bool check_shared(emu_warp *w, const emu_instr *in, uint32_t lane, exec_block *owner,
+                         uint64_t first, uint64_t bytes, uint32_t access)
 {
-    exec_block *block = w->block;
-    if (first > block->shared_bytes || bytes > block->shared_bytes - first) {
-        fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, lane, SPACE_SHARED, first, bytes,
-                            "out of bounds");
+    uint64_t window = cluster_window(w, owner);
+    if (first > owner->shared_bytes || bytes > owner->shared_bytes - first) {
+        fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, lane, SPACE_SHARED, window + first,
+                            bytes, "out of bounds");
         return false;
     }
-    if (reads && !is_marked_range(block->shared_known, first, bytes)) {
-        fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, lane, SPACE_SHARED, first, bytes,
-                            "a read of memory that was never written");
+    if (access == ACCESS_READ && !is_marked_range(owner->shared_known, first, bytes)) {
+        fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, lane, SPACE_SHARED, window + first,
+                            bytes, "a read of memory that was never written");
         return false;
     }
-    return true;
+    return !owner->race || race_bulk(w, in, SPACE_SHARED, owner, access, first, bytes);
 }
 
 static bool check_alignment(emu_warp *w, const emu_instr *in, const bulk_copy *c)
 {
-    bool global = c->global % BULK_PIECE != 0;
+    bool outside = c->global % BULK_PIECE != 0;
     if (c->bytes % BULK_PIECE) {
         fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, 1u << c->lane,
                     "cp.async.bulk of %u bytes: a multiple of 16 is wanted", c->bytes);
         return false;
     }
-    if (global || c->shared % BULK_PIECE) {
+    if (outside || c->shared % BULK_PIECE) {
         fault_raise_address(w, in, CUDA_ERROR_MISALIGNED_ADDRESS, 1u << c->lane,
-                            global ? SPACE_GLOBAL : SPACE_SHARED, global ? c->global : c->shared,
-                            BULK_PIECE, "misaligned");
+                            outside && !c->is_peer ? SPACE_GLOBAL : SPACE_SHARED,
+                            outside ? c->global : c->shared, BULK_PIECE, "misaligned");
         return false;
     }
     return true;
@@ -135,7 +135,7 @@ static bool check_alignment(emu_warp *w, const emu_instr *in, const bulk_copy *c
 static void move_range(exec_block *block, const bulk_copy *c)
 {
     uint8_t *shared = block->shared + c->shared;
-    void *global = (void *)(uintptr_t)c->global;
+    uint8_t *global = c->is_peer ? c->issuer->shared + c->global : (void *)(uintptr_t)c->global;
     if (c->stores) {
         memcpy(global, shared, c->bytes);
         bulk_mark_written(block->grid->memory, c->global, c->bytes);
@@ -144,6 +144,7 @@ static void move_range(exec_block *block, const bulk_copy *c)
     }
 }
 
+/* block: the issuer of a store, the target of a load. */
 static void move(exec_block *block, bulk_copy *c)
 {
     c->has_moved = true;
@@ -157,7 +158,7 @@ static void move(exec_block *block, bulk_copy *c)
     }
     mark_range(block->shared_known, c->shared, c->bytes, true);
     if (block->race) {
-        race_bulk_done(block, c->warp, c->number, c->mbarrier);
+        race_bulk_done(c->issuer, c->warp, c->number, block, c->mbarrier);
     }
     mbarrier_complete_bytes(block, c->mbarrier, c->bytes);
 }
@@ -214,6 +215,7 @@ static bulk_copy read_copy(const emu_warp *w, const emu_instr *in, int lane)
 {
     uint64_t offset = (uint64_t)in->imm;
     return (bulk_copy){
+        .issuer = w->block,
         .global = warp_lane_value(w, in->r[1], lane, true) + (uint64_t)(int64_t)(int32_t)in->target,
         .shared = (uint32_t)(warp_lane_value(w, in->r[0], lane, in->aux & BULK_WIDE) + offset),
         .bytes = (uint32_t)warp_lane_value(w, in->r[2], lane, false),
@@ -225,54 +227,136 @@ static bulk_copy read_copy(const emu_warp *w, const emu_instr *in, int lane)
         .lane = (uint8_t)lane,
         .stores = (in->aux & BULK_STORES) != 0,
         .reduces = (in->aux & BULK_REDUCES) != 0,
+        .is_peer = (in->aux & BULK_PEER) != 0,
         .is_tensor = (in->aux & BULK_TENSOR) != 0};
 }
 
-static bool check(emu_warp *w, const emu_instr *in, bulk_copy *c)
+/* The blocks that a load goes to, one bit for each rank; 0: a fault was raised. */
+static uint32_t find_targets(emu_warp *w, const emu_instr *in, const bulk_copy *c)
+{
+    uint32_t lane = 1u << c->lane, count = (uint32_t)w->block->cluster->count;
+    bool any = in->aux & BULK_CLUSTER;
+    exec_block *to = cluster_owner(w, in, lane, c->shared, any, c->bytes),
+               *told = to ? cluster_owner(w, in, lane, c->mbarrier, any, 8) : NULL;
+    uint16_t mask;
+    if (!told) {
+        return 0;
+    }
+    if (to != told) {
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, lane,
+                    "cp.async.bulk to block %d of the cluster tells an mbarrier of block %d",
+                    cluster_rank(to), cluster_rank(told));
+        return 0;
+    }
+    if (!(in->aux & BULK_MULTICAST)) {
+        return 1u << cluster_rank(to);
+    }
+    memcpy(&mask, w->registers + in->r[4 + (in->aux >> TENSOR_RANK_SHIFT & 7)] + 2 * c->lane,
+           sizeof mask);
+    if (!mask || mask >> count) {
+        fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, lane,
+                    "multicast to blocks 0x%x of a cluster of %u", mask, count);
+        return 0;
+    }
+    return mask;
+}
+
+static bool check_target(emu_warp *w, const emu_instr *in, const bulk_copy *c, exec_block *target)
 {
     uint32_t lane = 1u << c->lane;
-    if (c->is_tensor ? !tensor_begin(w, in, c) : !check_alignment(w, in, c)) {
+    if (target != w->block && block_has_ended(target)) {
+        fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, lane, SPACE_SHARED,
+                            cluster_window(w, target) + c->shared, c->bytes,
+                            "shared memory of a block that has exited");
         return false;
     }
-    if (!check_shared(w, in, lane, c->shared, c->bytes, c->stores)) {
+    if (!check_shared(w, in, lane, target, c->shared, c->bytes, ACCESS_WRITE)) {
         return false;
     }
-    if (!c->stores && !mbarrier_is_live(w->block, c->mbarrier)) {
+    if (!mbarrier_is_live(target, c->mbarrier)) {
         fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, lane,
-                    "cp.async.bulk tells an mbarrier at 0x%x (shared), where mbarrier.init has not "
-                    "been called",
-                    c->mbarrier);
+                    "cp.async.bulk tells an mbarrier at 0x%llx (shared), where mbarrier.init has "
+                    "not been called",
+                    (unsigned long long)(cluster_window(w, target) + c->mbarrier));
         return false;
     }
-    uint32_t access = c->stores ? ACCESS_READ : ACCESS_WRITE;
-    if (w->block->race && !race_bulk(w, in, SPACE_SHARED, access, c->shared, c->bytes)) {
-        return false;
+    return true;
+}
+
+/* What lies outside the target: in global memory, or in the issuer's shared memory. */
+static bool check_outside(emu_warp *w, const emu_instr *in, const bulk_copy *c)
+{
+    if (c->is_tensor) {
+        return tensor_check_rows(w, in, c);
     }
-    return c->is_tensor ? tensor_check_rows(w, in, c)
-                        : c->bytes == 0 || bulk_check_global(w, in, c, c->global, c->bytes);
+    if (c->is_peer) {
+        return check_shared(w, in, 1u << c->lane, w->block, c->global, c->bytes, ACCESS_READ);
+    }
+    return c->bytes == 0 || bulk_check_global(w, in, c, c->global, c->bytes);
+}
+
+/* block: the issuer of a store, the target of a load. */
+static void begin(exec_block *block, const bulk_copy *given)
+{
+    bulk_copy c = *given;
+    bool late = block->grid->schedule.late_copies;
+    if (!c.stores) {
+        mark_range(block->shared_known, c.shared, c.bytes, false);
+        block->shared_whole = false;
+    }
+    if (!late) {
+        move(block, &c);
+    }
+    if (c.stores || late) {
+        POOL_GROW(block->bulk, block->bulk_count, block->bulk_capacity);
+        block->bulk[block->bulk_count++] = c;
+    }
+}
+
+static void issue_store(emu_warp *w, const emu_instr *in, const bulk_copy *c)
+{
+    exec_block *block = w->block;
+    if (check_shared(w, in, 1u << c->lane, block, c->shared, c->bytes, ACCESS_READ) &&
+        check_outside(w, in, c)) {
+        begin(block, c);
+    }
+}
+
+static void issue_load(emu_warp *w, const emu_instr *in, bulk_copy *c)
+{
+    exec_block *blocks = w->block->cluster->blocks;
+    uint32_t targets = find_targets(w, in, c);
+    c->shared %= IR_RANK_BYTES;
+    c->mbarrier %= IR_RANK_BYTES;
+    for (uint32_t left = targets; left; left &= left - 1) {
+        if (!check_target(w, in, c, &blocks[__builtin_ctz(left)])) {
+            return;
+        }
+    }
+    if (!targets || !check_outside(w, in, c)) {
+        return;
+    }
+    for (uint32_t left = targets; left; left &= left - 1) {
+        begin(&blocks[__builtin_ctz(left)], c);
+    }
 }
 
 void bulk_issue(emu_warp *w, const emu_instr *in, uint32_t mask)
 {
-    exec_block *block = w->block;
-    for (uint32_t left = mask; left && !block->fault.result; left &= left - 1) {
+    for (uint32_t left = mask; left; left &= left - 1) {
         bulk_copy c = read_copy(w, in, __builtin_ctz(left));
-        if (!check(w, in, &c)) {
+        if (c.is_tensor ? !tensor_begin(w, in, &c) : !check_alignment(w, in, &c)) {
+            return;
+        }
+        if (c.stores) {
+            issue_store(w, in, &c);
+        } else {
+            issue_load(w, in, &c);
+        }
+        if (w->block->fault.result) {
             return;
         }
         w->bulk_issued++;
-        bool late = block->grid->schedule.late_copies;
-        if (!c.stores) {
-            mark_range(block->shared_known, c.shared, c.bytes, false);
-            block->shared_whole = false;
-        }
-        if (!late) {
-            move(block, &c);
-        }
-        if (c.stores || late) {
-            POOL_GROW(block->bulk, block->bulk_count, block->bulk_capacity);
-            block->bulk[block->bulk_count++] = c;
-        }
     }
 }
 

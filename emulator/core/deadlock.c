@@ -1,5 +1,5 @@
 /*
- * deadlock.c: the report when no warp of a block can go on: why, as far as its barriers tell, and
+ * deadlock.c: the report when no warp of a cluster can go on: why, as far as its barriers tell, and
  * where every warp is and what it waits for.
  */
 #include "wgmma.h"
@@ -108,6 +108,8 @@ static void add_split(text *t, const exec_block *block, const emu_warp *w, const
     if (s->state == SPLIT_AT_BARRIER) {
         attendance a = count_threads(block, &block->barriers[s->waits_for]);
         text_add(t, "at barrier %u (%u of %u threads)", s->waits_for, a.arrived, a.expected);
+    } else if (s->state == SPLIT_AT_CLUSTER) {
+        text_add(t, "at barrier.cluster (%u were complete before)", block->cluster->barriers);
     } else if (s->state == SPLIT_AT_MBARRIER) {
         add_mbarrier(t, block, s->waits_for);
     } else if (s->state == SPLIT_AT_REGISTERS) {
@@ -142,17 +144,36 @@ static void add_warp(text *t, const exec_block *block, const emu_warp *w)
     }
 }
 
-void fault_deadlock(exec_block *block)
+static void add_block(text *t, const exec_block *block)
 {
-    text t = {0};
-    fault_begin(block, CUDA_ERROR_LAUNCH_FAILED, "deadlock: no warp of the block can go on", &t);
+    if (block->cluster->count > 1) {
+        text_add(t, "  block       (%u,%u,%u), number %d of the cluster\n", block->index[0],
+                 block->index[1], block->index[2], cluster_rank(block));
+    }
     for (uint32_t id = 0; id < EXEC_BARRIERS; id++) {
         if (block->barriers[id].in_progress) {
-            add_barrier(&t, block, id);
+            add_barrier(t, block, id);
         }
     }
     for (int i = 0; i < block->warp_count; i++) {
-        add_warp(&t, block, &block->warps[i]);
+        add_warp(t, block, &block->warps[i]);
     }
-    block->fault.text = t.chars;
+}
+
+/* The report is that of the first block with a warp that waits. */
+void fault_deadlock(exec_cluster *cluster)
+{
+    text t = {0};
+    exec_block *first = cluster->blocks;
+    while (block_has_ended(first)) {
+        first++;
+    }
+    fault_begin(first, CUDA_ERROR_LAUNCH_FAILED,
+                cluster->count > 1 ? "deadlock: no warp of the cluster can go on"
+                                   : "deadlock: no warp of the block can go on",
+                &t);
+    for (int i = 0; i < cluster->count; i++) {
+        add_block(&t, &cluster->blocks[i]);
+    }
+    first->fault.text = t.chars;
 }

@@ -49,7 +49,7 @@ typedef struct decode_words {
     ptx_type types[4];
     int type_count;
     ptx_space space, second_space; /* of copies: to, from */
-    bool has_space;
+    bool has_space, is_cluster; /* is_cluster: the first space is .shared::cluster */
     int vector;                       /* 1 when not written */
     int compare, action, mode, shape; /* exec.h: COMPARE_*, ACTION_*, MODE_*, SHAPE_*; -1 none */
     int matrices;
@@ -187,6 +187,10 @@ void decode_add_use(decode_instr *i, uint32_t operand); /* after the last def */
 /* aux of IR_bar */
 enum { BAR_ALIGNED = 1 << 8, BAR_COUNTED = 1 << 9, BAR_ACTION_SHIFT = 16 };
 
+enum { ISSPACEP_CLUSTER = 1 << 8 }; /* aux of IR_isspacep, beside the space */
+
+enum { CLUSTER_ALIGNED = 1 }; /* aux of IR_cluster_arrive and IR_cluster_wait */
+
 /* aux of IR_mbarrier, beside AUX_WIDE */
 enum {
     MBARRIER_KIND = 15,
@@ -203,6 +207,7 @@ enum {
     MBARRIER_PARITY = 1 << 11,
     MBARRIER_STATE = 1 << 12, /* the value has 64 bits */
     MBARRIER_GENERIC = 1 << 13,
+    MBARRIER_CLUSTER = 1 << 14, /* it may be another block's */
 };
 
 /* aux of IR_wgmma: N / 8, K / 8 and ptx_types; imm: flags. r: descriptors (of A: 0 where it is in
@@ -232,10 +237,14 @@ enum {
     BULK_READ = 1 << 3, /* of IR_bulk_wait */
     BULK_TENSOR = 1 << 4,
     BULK_REDUCES = 1 << 5,
+    BULK_MULTICAST = 1 << 6,
+    BULK_PEER = 1 << 7, /* from the shared memory of the block itself */
     BULK_OFFSET_SHIFT = 8,
     BULK_OFFSETS = 1 << 20,
     TENSOR_RANK_SHIFT = 28,
 };
+
+#define BULK_CLUSTER (1u << 31) /* to any block of the cluster */
 
 #define MBARRIER_GAVE_UP UINT32_MAX /* waits_for of a try_wait that returns false now */
 
@@ -259,6 +268,7 @@ void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
 decode_function decode_wgmma, decode_setmaxnreg;
+decode_function decode_cluster_barrier, decode_mapa, decode_getctarank;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,
     decode_elect, decode_mma, decode_mbarrier, decode_bulk;
 

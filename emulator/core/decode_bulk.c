@@ -55,19 +55,32 @@ static void decode_box(decoder *d, const ptx_operand *operand, int rank, uint32_
     }
 }
 
-static void check_words(decoder *d, bool stores, int rank)
+static uint32_t widened(decoder *d, uint32_t address)
+{
+    uint32_t aux, result = decode_register_new(d, 8);
+    decode_instr *in = decode_emit_part(d, decode_convert_op(TYPE_U64, TYPE_U32, 0, &aux));
+    in->in.aux = aux;
+    decode_add_def(in, result);
+    decode_add_use(in, address);
+    return result;
+}
+
+/* peer: from the block's own shared memory */
+static void check_words(decoder *d, bool stores, bool peer, int rank)
 {
     const decode_words *w = &d->words;
     uint64_t always = F(BULK) | (stores ? F(BULK_GROUP) : F(COMPLETE_BYTES)),
              dims = F(DIM1) | F(DIM2) | F(DIM3) | F(DIM4) | F(DIM5),
              allowed = always | (rank ? F(TENSOR) | F(TILE) | dims : 0) |
-                       (rank && stores ? F(REDUCE) : 0);
+                       (rank && stores ? F(REDUCE) : 0) |
+                       (w->is_cluster && !peer ? F(MULTICAST) : 0);
     bool reduces = w->flags & F(REDUCE);
     if (w->mode != MODE_ASYNC || (w->flags & always) != always || (w->flags & ~allowed) ||
         (rank && __builtin_popcountll(w->flags & dims) != 1) ||
         reduces != (w->action == ACTION_ADD) || (!reduces && w->action >= 0) ||
         w->space != (stores ? SPACE_GLOBAL : SPACE_SHARED) ||
-        w->second_space != (stores ? SPACE_SHARED : SPACE_GLOBAL)) {
+        w->second_space != (stores || peer ? SPACE_SHARED : SPACE_GLOBAL) ||
+        (peer && (rank || !w->is_cluster || w->cache_hint))) {
         decode_unknown(d);
     }
 }
@@ -83,9 +96,11 @@ void decode_bulk(decoder *d)
         return;
     }
     bool stores = w->space == SPACE_GLOBAL;
+    bool peer = !stores && w->second_space == SPACE_SHARED;
+    bool multicasts = w->flags & F(MULTICAST);
     int rank = rank_of(w), sized = rank ? 0 : 1;
-    check_words(d, stores, rank);
-    int operands = 2 + sized + (stores ? 0 : 1) + (w->cache_hint ? 1 : 0);
+    check_words(d, stores, peer, rank);
+    int told = 2 + sized, operands = told + (stores ? 0 : 1) + multicasts + w->cache_hint;
     decode_operand_count(d, operands, operands);
     const ptx_operand *outside = &o[stores ? 0 : 1], *inside = &o[stores ? 1 : 0];
     decode_address shared = decode_address_in(d, inside, SPACE_SHARED), barrier = {0};
@@ -94,16 +109,20 @@ void decode_bulk(decoder *d)
     if (rank) {
         decode_box(d, outside, rank, &global, &offset, coordinates);
     } else {
-        decode_address at = decode_address_in(d, outside, SPACE_GLOBAL);
+        decode_address at = decode_address_in(d, outside, peer ? SPACE_SHARED : SPACE_GLOBAL);
         global = at.base;
+        if (!at.wide) {
+            global = widened(d, global);
+        }
         offset = at.offset;
         bytes = decode_use(d, &o[2], 4);
     }
     if (stores) {
         barrier.base = decode_const(d, 0, 4);
     } else {
-        barrier = decode_address_in(d, &o[2 + sized], SPACE_SHARED);
+        barrier = decode_address_in(d, &o[told], SPACE_SHARED);
     }
+    uint32_t blocks = multicasts ? decode_use(d, &o[told + 1], 2) : 0;
     if ((int32_t)offset != offset) {
         decode_fail(d, "the global offset of 'cp.async.bulk' needs more than 32 bits");
     }
@@ -114,6 +133,8 @@ void decode_bulk(decoder *d)
     in->in.aux = (stores ? BULK_STORES : 0) | (shared.wide ? BULK_WIDE : 0) |
                  (barrier.wide ? BULK_MBARRIER_WIDE : 0) | (rank ? BULK_TENSOR : 0) |
                  (w->flags & F(REDUCE) ? BULK_REDUCES : 0) |
+                 (peer ? BULK_PEER : 0) | (multicasts ? BULK_MULTICAST : 0) |
+                 (w->is_cluster ? BULK_CLUSTER : 0) |
                  small_offset(d, barrier.offset) << BULK_OFFSET_SHIFT |
                  (uint32_t)rank << TENSOR_RANK_SHIFT;
     decode_add_use(in, shared.base);
@@ -122,5 +143,8 @@ void decode_bulk(decoder *d)
     decode_add_use(in, barrier.base);
     for (int i = 0; i < rank; i++) {
         decode_add_use(in, coordinates[i]);
+    }
+    if (multicasts) {
+        decode_add_use(in, blocks);
     }
 }

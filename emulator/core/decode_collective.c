@@ -30,8 +30,12 @@ void decode_bar(decoder *d)
         decode_bar_warp(d);
         return;
     }
+    if (w->flags & F(CLUSTER)) {
+        decode_cluster_barrier(d);
+        return;
+    }
     bool is_red = w->mode == MODE_RED, is_arrive = w->mode == MODE_ARRIVE;
-    if (!is_red && !is_arrive && w->mode != MODE_SYNC) {
+    if ((!is_red && !is_arrive && w->mode != MODE_SYNC) || (w->order & ~(uint32_t)ORDER_NARROW)) {
         decode_unknown(d);
     }
     bool popc = w->action == ACTION_POPC;

@@ -413,5 +413,5 @@ void decode_isspacep(decoder *d)
     }
     uint32_t value = decode_use(d, &d->statement->operands[1], 8);
     emit1(d, IR_isspacep, decode_def(d, &d->statement->operands[0], 0, false), value,
-          (uint32_t)d->words.space);
+          (uint32_t)d->words.space | (d->words.is_cluster ? ISSPACEP_CLUSTER : 0));
 }

@@ -78,6 +78,11 @@ void decode_mbarrier(decoder *d)
     bool expects = f->has_result && (w->flags & F(EXPECT_TX));
     bool needs_value = expects || (w->flags & F(NO_COMPLETE));
     decode_operand_count(d, first + 1 + (needs_value ? 1 : f->least), first + 1 + f->most);
+    bool may_be_remote = !waits && f->kind != MBARRIER_INIT && f->kind != MBARRIER_INVAL;
+    if (w->is_cluster && (!may_be_remote || (w->flags & F(NO_COMPLETE)) ||
+                          (f->has_result && o[0].kind != OPERAND_SINK))) {
+        decode_unknown(d);
+    }
     decode_address at =
         decode_address_in(d, &o[first], w->has_space ? SPACE_SHARED : SPACE_GENERIC);
     bool has_value = d->statement->operand_count > first + 1;
@@ -89,14 +94,15 @@ void decode_mbarrier(decoder *d)
     decode_instr *in = decode_emit(d, IR_mbarrier);
     in->in.order = f->order;
     if (w->order) {
-        uint32_t scope = w->order & (ORDER_WIDE | ORDER_NARROW);
+        uint32_t scope = w->order & (ORDER_WIDE | ORDER_NARROW | ORDER_CLUSTER);
         in->in.order = (w->order & ~scope ? w->order : f->order | scope);
     }
     in->in.imm = at.offset;
     in->in.aux = f->kind | (at.wide ? AUX_WIDE : 0) | (expects ? MBARRIER_EXPECT : 0) |
                  (w->flags & F(NO_COMPLETE) ? MBARRIER_NO_COMPLETE : 0) |
                  (w->flags & F(PARITY) ? MBARRIER_PARITY : 0) | (by_state ? MBARRIER_STATE : 0) |
-                 (at.space == SPACE_GENERIC ? MBARRIER_GENERIC : 0);
+                 (at.space == SPACE_GENERIC ? MBARRIER_GENERIC : 0) |
+                 (w->is_cluster ? MBARRIER_CLUSTER : 0);
     decode_add_def(in, result);
     decode_add_use(in, at.base);
     decode_add_use(in, expects ? decode_const(d, 1, 4) : given);

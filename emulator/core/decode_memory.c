@@ -118,7 +118,8 @@ void decode_ld(decoder *d)
     }
     decode_instr *in = decode_emit(d, access_op(d, true, from.space, bytes));
     in->in.order = d->words.order;
-    in->in.aux = (uint32_t)d->words.vector | (from.wide ? AUX_WIDE : 0);
+    in->in.aux = (uint32_t)d->words.vector | (from.wide ? AUX_WIDE : 0) |
+                 (from.space == SPACE_GENERIC || d->words.is_cluster ? AUX_CLUSTER : 0);
     in->in.imm = from.offset;
     for (int i = 0; i < d->words.vector; i++) {
         decode_add_def(in, targets[i]);
@@ -143,7 +144,8 @@ void decode_st(decoder *d)
     }
     decode_instr *in = decode_emit(d, access_op(d, false, to.space, bytes));
     in->in.order = d->words.order;
-    in->in.aux = (uint32_t)d->words.vector | (to.wide ? AUX_WIDE : 0);
+    in->in.aux = (uint32_t)d->words.vector | (to.wide ? AUX_WIDE : 0) |
+                 (to.space == SPACE_GENERIC || d->words.is_cluster ? AUX_CLUSTER : 0);
     in->in.imm = to.offset;
     decode_add_use(in, to.base);
     for (int i = 0; i < d->words.vector; i++) {
@@ -234,9 +236,10 @@ static void decode_atomic(decoder *d, bool returns)
                                       : bytes == 8 ? IR_atom_8
                                                    : IR_atom_16);
     in->in.aux = (uint32_t)w->vector | (at.wide ? AUX_WIDE : 0) |
+                 (at.space == SPACE_GENERIC || w->is_cluster ? AUX_CLUSTER : 0) |
                  (uint32_t)w->action << AUX_ACTION_SHIFT | (uint32_t)type << AUX_ATOM_TYPE_SHIFT |
                  (uint32_t)at.space << AUX_SPACE_SHIFT | (returns ? AUX_RETURNS : 0);
-    in->in.order = ORDER_STRONG | w->order | (w->order & ORDER_NARROW ? 0 : ORDER_WIDE);
+    in->in.order = ORDER_STRONG | w->order | (w->order & (ORDER_NARROW | ORDER_CLUSTER) ? 0 : ORDER_WIDE);
     in->in.imm = at.offset;
     for (int i = 0; i < w->vector && returns; i++) {
         decode_add_def(in, targets[i]);
@@ -265,7 +268,7 @@ void decode_mark_cas_loops(decoder *d)
             decode_instr *load = &d->code[k];
             if (load->op >= IR_ld_global_1 && load->op <= IR_ld_generic_16 && load->defs == 1 &&
                 load->in.imm == cas->in.imm && load->in.r[1] == cas->in.r[cas->defs]) {
-                load->in.order |= cas->in.order & (ORDER_STRONG | ORDER_WIDE);
+                load->in.order |= cas->in.order & (ORDER_STRONG | ORDER_WIDE | ORDER_CLUSTER);
             }
         }
     }
@@ -436,7 +439,7 @@ void decode_fence(decoder *d)
     const decode_words *w = &d->words;
     bool is_proxy = w->flags == (F(PROXY) | F(ASYNC)) && !w->order,
          is_init = w->flags == F(MBARRIER_INIT) &&
-                   w->order == (ORDER_STRONG | ORDER_RELEASE | ORDER_NARROW);
+                   w->order == (ORDER_STRONG | ORDER_RELEASE | ORDER_CLUSTER);
     bool takes_space = is_proxy && (w->space == SPACE_GLOBAL || w->space == SPACE_SHARED);
     for (int i = 0; i < d->statement->modifier_count; i++) {
         takes_space &= strcmp(d->statement->modifiers[i], "shared") != 0; /* but .shared::cta */
@@ -445,8 +448,7 @@ void decode_fence(decoder *d)
         decode_unknown(d);
     }
     decode_operand_count(d, 0, 0);
-    /* fence.mbarrier_init orders inits for other blocks of a cluster; clusters have one block */
-    decode_emit(d, is_proxy ? IR_fence_proxy : is_init ? IR_nop : IR_fence)->in.order = w->order;
+    decode_emit(d, is_proxy ? IR_fence_proxy : is_init ? IR_fence_init : IR_fence)->in.order = w->order;
 }
 
 void decode_nop(decoder *d)

@@ -70,6 +70,7 @@ static void take_word(decoder *d, const word_row *row)
         if (w->has_space && (w->mode != MODE_ASYNC || w->second_space)) {
             decode_unknown(d);
         }
+        w->is_cluster |= row->class == CLASS_CLUSTER_SPACE && !w->has_space;
         *(w->has_space ? &w->second_space : &w->space) = (ptx_space)row->value;
         w->has_space = true;
         break;

@@ -18,6 +18,7 @@
 #include "tensor_map.h"
 
 enum { EXEC_BARRIERS = 16, EXEC_MAX_WARPS = 32, BULK_PIECE = 16 /* bytes */ };
+enum { EXEC_MOST_CLUSTER = 16 /* blocks */ };
 enum { WARPGROUP = 4 /* warps */, EXEC_WARPGROUPS = EXEC_MAX_WARPS / WARPGROUP };
 #define FULL_MASK 0xffffffffu
 
@@ -61,6 +62,8 @@ enum {
 enum {
     AUX_VECTOR = 15,      /* elements; 0 counts as 1 */
     AUX_WIDE = 1 << 4,    /* the address register has 64 bits */
+    AUX_CLUSTER = 1 << 5, /* shared memory of other blocks may be meant, too */
+    AUX_GENERIC = 1 << 6, /* of mapa: the addresses are generic */
     AUX_ACTION_SHIFT = 8, /* atomics: ACTION_* */
     AUX_ATOM_TYPE_SHIFT = 16,
     AUX_SPACE_SHIFT = 24,
@@ -89,11 +92,13 @@ enum {
 
 typedef struct race_grid race_grid;
 typedef struct race_block race_block;
+typedef struct race_cluster race_cluster;
 typedef struct wgmma_block wgmma_block;
 
 typedef enum split_state {
     SPLIT_READY,
     SPLIT_AT_BARRIER,   /* a block barrier: `waits_for` */
+    SPLIT_AT_CLUSTER,   /* barrier.cluster.wait */
     SPLIT_AT_MEETING,   /* an aligned or mask instruction: wants other lanes at the same pc */
     SPLIT_AT_WARP_SYNC, /* bar.warp.sync: any pc, mask in `waits_for` */
     SPLIT_AT_MBARRIER,  /* mbarrier.try_wait: the object's address in `waits_for` */
@@ -126,13 +131,15 @@ typedef struct async_source {
 
 /* A bulk copy that has not moved yet (copies=late), or a store that is not waited for. */
 typedef struct bulk_copy {
-    uint64_t global;
+    struct exec_block *issuer;
+    uint64_t global; /* of a copy from the issuer's shared memory: its offset there */
     uint32_t shared, bytes;
     uint32_t mbarrier; /* of a load: who is told */
     uint32_t group;    /* of a store: of its lane */
     uint32_t number;   /* bulk copies that the warp had issued before */
     uint8_t warp, lane;
     bool stores, reduces, has_moved, is_read;
+    bool is_peer;
     bool is_tensor; /* a box of map, from `at` on, and not a range */
     emu_tensor_map map;
     int32_t at[TENSOR_RANK];
@@ -201,12 +208,17 @@ typedef struct exec_fault {
     char *text;
 } exec_fault;
 
+/* barrier.cluster, as one warp sees it: lanes that have arrived in the phase that runs, those of
+ * them that wait, and lanes whose phase is over but that have not waited yet. */
+typedef struct cluster_arrivals {
+    uint32_t now, waiting, over;
+} cluster_arrivals;
+
 typedef struct exec_block {
     const struct exec_grid *grid;
+    struct exec_cluster *cluster;
     unsigned index[3];
-    uint64_t linear, turn; /* its number; its place in the order of blocks */
-    uint64_t random;
-    bool paused; /* it made room for other blocks before */
+    uint64_t linear; /* its number */
     int warp_count;
     emu_warp warps[EXEC_MAX_WARPS];
     uint8_t *shared;        /* shared_bytes */
@@ -221,10 +233,9 @@ typedef struct exec_block {
     block_barrier barriers[EXEC_BARRIERS];
     mbarrier *mbarriers; /* the live ones */
     int mbarrier_count, mbarrier_capacity;
-    bulk_copy *bulk; /* in the order of their issue */
+    bulk_copy *bulk; /* its stores, and loads to it, in the order of their issue */
     int bulk_count, bulk_capacity;
-    uint64_t phases, gave_up_at; /* of all of them; phases when try_waits last gave up */
-    uint32_t gave_up;            /* how often they have since that phase began */
+    cluster_arrivals arrivals[EXEC_MAX_WARPS];
     exec_fault fault;
     text printed;
     /* what is allocated, for reuse by the next block */
@@ -232,6 +243,20 @@ typedef struct exec_block {
     uint8_t *registers_memory, *local_memory;
     size_t registers_capacity, local_capacity, shared_capacity;
 } exec_block;
+
+/* Blocks that run together, on one host thread; one block where the launch has no clusters. */
+typedef struct exec_cluster {
+    const struct exec_grid *grid;
+    exec_block *blocks; /* by rank */
+    int count;
+    uint64_t linear, turn; /* its number; its place in the order of clusters */
+    uint64_t random;
+    bool paused;                 /* it made room for others before */
+    uint32_t barriers;           /* barrier.cluster that are complete */
+    uint64_t phases, gave_up_at; /* of all mbarriers; phases when try_waits last gave up */
+    uint32_t gave_up;            /* how often they have since that phase began */
+    race_cluster *race;          /* NULL: races are not looked for */
+} exec_cluster;
 
 /* One launch. */
 typedef struct exec_grid {
@@ -241,21 +266,43 @@ typedef struct exec_grid {
     memory_arena *memory;
     memory_tally *tally; /* NULL: nothing is counted */
     race_grid *race;     /* NULL: races are not looked for */
-    unsigned grid[3], block[3];
+    unsigned grid[3], block[3], cluster[3]; /* cluster: 1 each: there are none */
+    bool is_explicit_cluster;
     size_t dynamic_shared, shared_bytes;
     size_t reserved_shared; /* where the shared memory of the system begins */
     const uint8_t *params;
     emu_schedule schedule;
     uint64_t id, blocks;
+    int cluster_blocks;
     unsigned threads_per_block;
 } exec_grid;
 
 /* ---- block.c ---- */
-typedef enum block_state { BLOCK_DONE, BLOCK_PAUSED, BLOCK_FAULT } block_state;
-void block_start(exec_block *block, const exec_grid *grid, uint64_t turn, uint64_t linear);
-/* Runs until all warps ended, a fault, or about `instructions` were executed. */
-block_state block_run(exec_block *block, uint64_t instructions);
+void block_start(exec_block *block, exec_cluster *cluster, uint64_t linear);
+void block_end(exec_block *block); /* all warps have ended */
+bool block_has_ended(const exec_block *block);
 void block_release(exec_block *block); /* frees what blocks reuse */
+
+/* ---- cluster.c ---- */
+exec_cluster *cluster_new(const exec_grid *grid);
+void cluster_start(exec_cluster *cluster, uint64_t turn, uint64_t linear);
+/* Runs until all warps ended (false), a fault (false), or about `instructions` were executed. */
+bool cluster_run(exec_cluster *cluster, uint64_t instructions);
+exec_block *cluster_faulty(exec_cluster *cluster); /* the block with a fault; NULL: none has */
+uint64_t cluster_executed(const exec_cluster *cluster);
+void cluster_free(exec_cluster *cluster);
+int cluster_rank(const exec_block *block);
+/* The block that an address of .shared::cluster is of, which has not ended; NULL: a fault was
+ * raised. */
+exec_block *cluster_owner(emu_warp *w, const emu_instr *in, uint32_t lanes, uint64_t address,
+                          bool may_be_other, size_t bytes);
+/* Where the owner's shared memory begins among the addresses that the warp may use. */
+uint64_t cluster_window(const emu_warp *w, const exec_block *owner);
+
+/* ---- cluster_barrier.c: barrier.cluster ---- */
+void cluster_arrive(emu_warp *w, const emu_instr *in, uint32_t mask);
+void cluster_wait(emu_warp *w, const emu_instr *in, uint32_t mask);
+void cluster_recheck(exec_cluster *cluster); /* lanes ended: the barrier may be complete now */
 
 /* One lane's value of a register of 4 or 8 bytes. */
 static inline uint64_t warp_lane_value(const emu_warp *w, uint32_t offset, int lane, bool wide)
@@ -292,7 +339,7 @@ void barrier_recheck(exec_block *block); /* after lanes ended: barriers may be c
 
 /* ---- mbarrier.c ---- */
 void mbarrier_run(emu_warp *w, const emu_instr *in, uint32_t mask);
-bool mbarrier_give_up(exec_block *block);
+bool mbarrier_give_up(exec_cluster *cluster);
 /* A bulk copy's bytes have come. */
 void mbarrier_complete_bytes(exec_block *block, uint32_t address, uint32_t bytes);
 bool mbarrier_is_live(const exec_block *block, uint64_t address);
@@ -345,29 +392,37 @@ void fault_raise_race(emu_warp *w, const emu_instr *in, uint32_t lanes, ptx_spac
                       const char *missing);
 
 /* ---- deadlock.c ---- */
-void fault_deadlock(exec_block *block);
+void fault_deadlock(exec_cluster *cluster);
 
 /* ---- race.c: called while races are looked for ---- */
 race_grid *race_open(const memory_arena *arena); /* NULL: no address space */
 void race_close(race_grid *grid);                /* NULL allowed */
 void race_begin(race_grid *grid);                /* a launch: all before it is ordered */
 void race_block_start(exec_block *block);
+void race_cluster_start(exec_cluster *cluster);
+void race_cluster_arrive(emu_warp *w, const emu_instr *in);
+void race_cluster_complete(exec_cluster *cluster);
+void race_cluster_wait(emu_warp *w); /* for a phase that is over */
+void race_cluster_free(race_cluster *race); /* NULL allowed */
 void race_block_free(race_block *race); /* NULL allowed */
 /* An access in bounds, before its bytes move; the addresses are those of the space, of `mask`'s
- * lanes. False: a fault was raised. */
-bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access,
-                 const uint64_t *at, uint32_t bytes, uint32_t mask);
+ * lanes; owner: of shared memory. False: a fault was raised. */
+bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, exec_block *owner,
+                 uint32_t access, const uint64_t *at, uint32_t bytes, uint32_t mask);
 void race_fence(emu_warp *w, const emu_instr *in);
+void race_init_fence(emu_warp *w); /* fence.mbarrier_init */
 void race_copies_waited(emu_warp *w);
 void race_arrive(emu_warp *w, uint32_t barrier);
 void race_complete(exec_block *block, const block_barrier *barrier);
 uint32_t race_step(const emu_warp *w); /* the warp's own */
-bool race_knows(const emu_warp *w, int warp, uint32_t step);
-void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, uint64_t address);
+bool race_knows(const emu_warp *w, const exec_block *block, int warp, uint32_t step);
+void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, exec_block *block, uint64_t address);
 void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address);
-bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access, uint64_t first,
-               uint64_t bytes);
-void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t address);
+bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, exec_block *owner,
+               uint32_t access, uint64_t first, uint64_t bytes);
+/* A copy of the issuer's warp has told the mbarrier at that address of the block. */
+void race_bulk_done(const exec_block *issuer, int warp, uint32_t number, exec_block *block,
+                    uint64_t address);
 void race_bulk_waited(emu_warp *w, uint32_t count);  /* so many of its own */
 void race_wgmma_waited(emu_warp *w, uint32_t count); /* products of its warpgroup */
 void race_proxy_fence(emu_warp *w);

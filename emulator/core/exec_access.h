@@ -153,17 +153,18 @@ static inline void mark_global(const emu_warp *w, u8 *map, const lane_addresses 
 
 bool ISA(check_lanes_apart)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                             u32 access, u32 mask);
-void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                         ptx_space space, u32 mask);
-void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                      ptx_space space, u64 limit, u32 mask);
-void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                         ptx_space space, u32 bad);
+/* origin: what the report adds to the addresses */
+void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin,
+                         u32 bytes, ptx_space space, u32 mask);
+void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin,
+                      u32 bytes, ptx_space space, u64 limit, u32 mask);
+void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin,
+                         u32 bytes, ptx_space space, u32 bad);
 bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes);
 bool ISA(watch_span)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
                      u32 access, u32 mask);
-bool ISA(check_shared_watched)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                               u32 align, u32 access, u32 mask);
+bool ISA(check_shared_watched)(emu_warp *w, exec_block *owner, const emu_instr *in,
+                               const lane_addresses *a, u32 bytes, u32 align, u32 access, u32 mask);
 
 /* exec_count.c: called while the launch is counted */
 void ISA(count_request)(emu_warp *w, const lane_addresses *a, u32 mask);
@@ -174,7 +175,7 @@ static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_add
                                 u32 bytes, u32 align, u32 access, u32 mask)
 {
     if (a->bits & (align - 1)) {
-        ISA(fail_alignment)(w, in, a, align, SPACE_GLOBAL, mask);
+        ISA(fail_alignment)(w, in, a, 0, align, SPACE_GLOBAL, mask);
         return false;
     }
     if (a->lowest < w->span.lo || a->highest > w->span.hi || a->highest + bytes > w->span.hi) {
@@ -191,42 +192,53 @@ static inline bool check_global(emu_warp *w, const emu_instr *in, const lane_add
     const memory_arena *arena = w->block->grid->memory;
     u32 bad = unmarked_lanes(arena->known, a, (u64)(uintptr_t)arena->base, bytes, mask);
     if (bad) {
-        ISA(fail_unwritten)(w, in, a, bytes, SPACE_GLOBAL, bad);
+        ISA(fail_unwritten)(w, in, a, 0, bytes, SPACE_GLOBAL, bad);
     }
     return !bad;
 }
 
-static inline bool check_shared(emu_warp *w, const emu_instr *in, const lane_addresses *a,
-                                u32 bytes, u32 align, u32 access, u32 mask)
+/* An access to the owner's shared memory; the addresses are offsets there. */
+static inline bool check_shared(emu_warp *w, exec_block *owner, const emu_instr *in,
+                                const lane_addresses *a, u32 bytes, u32 align, u32 access, u32 mask)
 {
-    exec_block *b = w->block;
-    if ((a->highest + bytes > b->shared_limit || a->highest > UINT32_MAX) &&
-        !ISA(check_shared_watched)(w, in, a, bytes, align, access, mask)) {
+    if ((a->highest + bytes > owner->shared_limit || a->highest > UINT32_MAX) &&
+        !ISA(check_shared_watched)(w, owner, in, a, bytes, align, access, mask)) {
         return false;
     }
     if (a->bits & (align - 1)) {
-        ISA(fail_alignment)(w, in, a, align, SPACE_SHARED, mask);
+        ISA(fail_alignment)(w, in, a, cluster_window(w, owner), align, SPACE_SHARED, mask);
         return false;
     }
-    if (!(access & ACCESS_READ) || b->shared_whole) {
+    if (!(access & ACCESS_READ) || owner->shared_whole) {
         return true;
     }
-    u32 bad = unmarked_lanes((const u8 *)b->shared_known, a, 0, bytes, mask);
+    u32 bad = unmarked_lanes((const u8 *)owner->shared_known, a, 0, bytes, mask);
     if (bad) {
-        ISA(fail_unwritten)(w, in, a, bytes, SPACE_SHARED, bad);
+        ISA(fail_unwritten)(w, in, a, cluster_window(w, owner), bytes, SPACE_SHARED, bad);
     }
     return !bad;
 }
+
+/* Some address is of .shared::cluster, as mapa makes them. */
+static inline bool is_far(const lane_addresses *a)
+{
+    return __builtin_expect(a->highest >= IR_RANK_BYTES, 0);
+}
+
+/* The lanes of `mask` whose address is of the same block as that of the first; their addresses
+ * become offsets in *out. NULL: a fault was raised. */
+exec_block *ISA(pick_owner)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                            u32 mask, lane_addresses *out, u32 *picked);
 
 static inline bool check_window(emu_warp *w, const emu_instr *in, const lane_addresses *a,
                                 u32 bytes, u32 align, ptx_space space, u64 limit, u32 mask)
 {
     if (a->highest + bytes > limit || a->highest > limit) {
-        ISA(fail_bounds)(w, in, a, bytes, space, limit, mask);
+        ISA(fail_bounds)(w, in, a, 0, bytes, space, limit, mask);
         return false;
     }
     if (a->bits & (align - 1)) {
-        ISA(fail_alignment)(w, in, a, align, space, mask);
+        ISA(fail_alignment)(w, in, a, 0, align, space, mask);
         return false;
     }
     return true;

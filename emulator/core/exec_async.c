@@ -137,7 +137,7 @@ DEFINE_HANDLER(cp_async)
         return;
     }
     read_addresses(&to, w, in, 0, in->aux & AUX_WIDE, in->imm, mask);
-    if (!check_shared(w, in, &to, bytes, bytes, ACCESS_WRITE | ACCESS_ASYNC, mask)) {
+    if (!check_shared(w, w->block, in, &to, bytes, bytes, ACCESS_WRITE | ACCESS_ASYNC, mask)) {
         return;
     }
     w->block->shared_whole = false;
@@ -170,6 +170,15 @@ DEFINE_HANDLER(fence)
     (void)mask;
     if (w->block->race) {
         race_fence(w, in);
+    }
+}
+
+DEFINE_HANDLER(fence_init)
+{
+    (void)in;
+    (void)mask;
+    if (w->block->race) {
+        race_init_fence(w);
     }
 }
 

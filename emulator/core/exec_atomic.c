@@ -117,15 +117,15 @@ APPLY(2, u16)
 APPLY(4, u32)
 APPLY(8, u64)
 
-/* Where the bytes of one space are for a lane; NULL after a fault. */
-static bool check_atomic(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                         ptx_space space, u32 mask)
+/* owner: of shared memory. */
+static bool check_atomic(emu_warp *w, exec_block *owner, const emu_instr *in,
+                         const lane_addresses *a, u32 bytes, ptx_space space, u32 mask)
 {
     if (space == SPACE_GLOBAL) {
         return check_global(w, in, a, bytes, bytes, ACCESS_READ | ACCESS_WRITE, mask);
     }
     if (space == SPACE_SHARED) {
-        return check_shared(w, in, a, bytes, bytes, ACCESS_READ | ACCESS_WRITE, mask);
+        return check_shared(w, owner, in, a, bytes, bytes, ACCESS_READ | ACCESS_WRITE, mask);
     }
     fault_raise(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, mask, "an atomic operation on local memory");
     return false;
@@ -141,12 +141,12 @@ static u64 read_lane(const emu_warp *w, u32 offset, int i, u32 bytes)
 }
 
 /* r: results (of atom), address, values, second value of cas */
-static void act(emu_warp *w, const emu_instr *in, const lane_addresses *a, ptx_space space,
-                u32 mask, u32 bytes, apply_function *apply)
+static void act_owned(emu_warp *w, exec_block *owner, const emu_instr *in, const lane_addresses *a,
+                      ptx_space space, u32 mask, u32 bytes, apply_function *apply)
 {
     u32 count = in->aux & AUX_VECTOR, first = in->aux & AUX_RETURNS ? count : 0;
-    u8 *base = space == SPACE_SHARED ? w->block->shared : NULL;
-    if (!check_atomic(w, in, a, bytes * count, space, mask)) {
+    u8 *base = space == SPACE_SHARED ? owner->shared : NULL;
+    if (!check_atomic(w, owner, in, a, bytes * count, space, mask)) {
         return;
     }
     atomic_change change = {.action = (int)(in->aux >> AUX_ACTION_SHIFT & 0xff),
@@ -165,6 +165,23 @@ static void act(emu_warp *w, const emu_instr *in, const lane_addresses *a, ptx_s
             if (first) {
                 memcpy(w->registers + in->r[k] + (u32)i * bytes, &old, bytes);
             }
+        }
+    }
+}
+
+static void act(emu_warp *w, const emu_instr *in, const lane_addresses *a, ptx_space space,
+                u32 mask, u32 bytes, apply_function *apply)
+{
+    lane_addresses part;
+    u32 picked;
+    if (space != SPACE_SHARED || !is_far(a)) {
+        act_owned(w, w->block, in, a, space, mask, bytes, apply);
+        return;
+    }
+    for (u32 left = mask; left && !w->block->fault.result; left &= ~picked) {
+        exec_block *owner = ISA(pick_owner)(w, in, a, bytes, left, &part, &picked);
+        if (owner) {
+            act_owned(w, owner, in, &part, space, picked, bytes, apply);
         }
     }
 }
@@ -211,26 +228,20 @@ DEFINE_HANDLER(atom_8)
 /* exch and cas of 128 bits: the host may lack the instruction, so all of them share one lock */
 static pthread_mutex_t wide_lock = PTHREAD_MUTEX_INITIALIZER;
 
-DEFINE_HANDLER(atom_16)
+static void act_wide(emu_warp *w, exec_block *owner, const emu_instr *in, const lane_addresses *a,
+                     ptx_space space, u32 mask)
 {
-    ptx_space space = (ptx_space)(in->aux >> AUX_SPACE_SHIFT & 7);
     bool is_cas = (in->aux >> AUX_ACTION_SHIFT & 0xff) == ACTION_CAS;
-    lane_addresses a;
-    read_addresses(&a, w, in, in->aux & AUX_RETURNS ? 1 : 0, in->aux & AUX_WIDE, in->imm, mask);
-    if (space == SPACE_GENERIC && space_of(a.highest) == space_of(a.lowest)) {
-        space = space_of(a.lowest);
-        pick_space(&a, space, mask, &a);
-    }
-    if (!check_atomic(w, in, &a, 16, space, mask)) {
+    if (!check_atomic(w, owner, in, a, 16, space, mask)) {
         return;
     }
-    u8 *base = space == SPACE_SHARED ? w->block->shared : NULL;
+    u8 *base = space == SPACE_SHARED ? owner->shared : NULL;
     u32 first = in->aux & AUX_RETURNS ? 1 : 0;
     const b128 *b = REG(const b128, first + 1), *c = REG(const b128, first + (is_cas ? 2 : 1));
     pthread_mutex_lock(&wide_lock);
     for (u32 left = mask; left; left &= left - 1) {
         int i = __builtin_ctz(left);
-        u8 *at = (u8 *)((uintptr_t)base + (uintptr_t)a.at[i]);
+        u8 *at = (u8 *)((uintptr_t)base + (uintptr_t)a->at[i]);
         b128 old, wanted = c[i];
         memcpy(&old, at, sizeof old);
         if (!is_cas || memcmp(&old, &b[i], sizeof old) == 0) {
@@ -241,4 +252,26 @@ DEFINE_HANDLER(atom_16)
         }
     }
     pthread_mutex_unlock(&wide_lock);
+}
+
+DEFINE_HANDLER(atom_16)
+{
+    ptx_space space = (ptx_space)(in->aux >> AUX_SPACE_SHIFT & 7);
+    lane_addresses a, part;
+    read_addresses(&a, w, in, in->aux & AUX_RETURNS ? 1 : 0, in->aux & AUX_WIDE, in->imm, mask);
+    if (space == SPACE_GENERIC && space_of(a.highest) == space_of(a.lowest)) {
+        space = space_of(a.lowest);
+        pick_space(&a, space, mask, &a);
+    }
+    if (space != SPACE_SHARED || !is_far(&a)) {
+        act_wide(w, w->block, in, &a, space, mask);
+        return;
+    }
+    u32 picked;
+    for (u32 left = mask; left && !w->block->fault.result; left &= ~picked) {
+        exec_block *owner = ISA(pick_owner)(w, in, &a, 16, left, &part, &picked);
+        if (owner) {
+            act_wide(w, owner, in, &part, space, picked);
+        }
+    }
 }

@@ -423,14 +423,24 @@ static ptx_space space_of_generic(const ptx_module *module, u64 address)
     return windows[window & 3];
 }
 
-/* The parameters of the kernel count as global memory, too. */
+/* A shared address of another block, which is of .shared::cluster alone. */
+static bool is_of_other(const exec_block *block, u64 address)
+{
+    u64 window = (address - IR_SHARED_WINDOW) / IR_RANK_BYTES;
+    return window != 0 && window != (u64)cluster_rank(block) + 1;
+}
+
+/* The parameters of the kernel count as global memory, too. aux: the space, ISSPACEP_CLUSTER */
 DEFINE_HANDLER(isspacep)
 {
     const ptx_module *module = w->block->grid->kernel->module;
+    ptx_space wanted = (ptx_space)(in->aux & ~(u32)ISSPACEP_CLUSTER);
+    bool own = wanted == SPACE_SHARED && !(in->aux & ISSPACEP_CLUSTER);
     const u64 *a = REG(const u64, 1);
     u32 result = 0;
     LANES(ptx_space space = space_of_generic(module, a[i]);
-          bool is_inside = space == in->aux || (space == SPACE_PARAM && in->aux == SPACE_GLOBAL);
+          bool is_inside = space == wanted || (space == SPACE_PARAM && wanted == SPACE_GLOBAL);
+          is_inside &= !own || !is_of_other(w->block, a[i]);
           result |= (u32)is_inside << i;);
     write_predicate(w, in->r[0], result, mask);
 }

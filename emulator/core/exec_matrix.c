@@ -29,7 +29,7 @@ static inline bool read_rows(emu_warp *w, const emu_instr *in, u32 mask, int k, 
             return false;
         }
     }
-    return check_shared(w, in, a, ROW_BYTES, ROW_BYTES, reads ? ACCESS_READ : ACCESS_WRITE, used);
+    return check_shared(w, w->block, in, a, ROW_BYTES, ROW_BYTES, reads ? ACCESS_READ : ACCESS_WRITE, used);
 }
 
 DEFINE_HANDLER(ldmatrix)

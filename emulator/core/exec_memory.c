@@ -20,7 +20,7 @@ static bool watch_global(emu_warp *w, const emu_instr *in, const lane_addresses 
         }
         ISA(tally_global)(w, a, bytes, access, mask);
     }
-    return !w->block->race || race_access(w, in, SPACE_GLOBAL, access, a->at, bytes, mask);
+    return !w->block->race || race_access(w, in, SPACE_GLOBAL, NULL, access, a->at, bytes, mask);
 }
 
 bool ISA(find_span)(emu_warp *w, const lane_addresses *a, u32 bytes)
@@ -73,17 +73,18 @@ bool ISA(check_lanes_apart)(emu_warp *w, const emu_instr *in, const lane_address
         return false;
     }
     if (unwritten) {
-        ISA(fail_unwritten)(w, in, a, bytes, SPACE_GLOBAL, unwritten);
+        ISA(fail_unwritten)(w, in, a, 0, bytes, SPACE_GLOBAL, unwritten);
     }
     return !unwritten;
 }
 
-bool ISA(check_shared_watched)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                               u32 align, u32 access, u32 mask)
+bool ISA(check_shared_watched)(emu_warp *w, exec_block *owner, const emu_instr *in,
+                               const lane_addresses *a, u32 bytes, u32 align, u32 access, u32 mask)
 {
     const exec_block *b = w->block;
-    if (a->highest + bytes > b->shared_bytes || a->highest > UINT32_MAX) {
-        ISA(fail_bounds)(w, in, a, bytes, SPACE_SHARED, b->shared_bytes, mask);
+    if (a->highest + bytes > owner->shared_bytes || a->highest > UINT32_MAX) {
+        ISA(fail_bounds)
+        (w, in, a, cluster_window(w, owner), bytes, SPACE_SHARED, owner->shared_bytes, mask);
         return false;
     }
     if (a->bits & (align - 1)) {
@@ -92,10 +93,10 @@ bool ISA(check_shared_watched)(emu_warp *w, const emu_instr *in, const lane_addr
     if (b->counts) {
         ISA(count_shared)(w, a, bytes, mask);
     }
-    return !b->race || race_access(w, in, SPACE_SHARED, access, a->at, bytes, mask);
+    return !b->race || race_access(w, in, SPACE_SHARED, owner, access, a->at, bytes, mask);
 }
 
-void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin, u32 bytes,
                          ptx_space space, u32 mask)
 {
     u32 bad = 0;
@@ -103,11 +104,11 @@ void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses 
         int i = __builtin_ctz(left);
         bad |= (u32)((a->at[i] & (bytes - 1)) != 0) << i;
     }
-    fault_raise_address(w, in, CUDA_ERROR_MISALIGNED_ADDRESS, bad, space, a->at[__builtin_ctz(bad)],
+    fault_raise_address(w, in, CUDA_ERROR_MISALIGNED_ADDRESS, bad, space, origin + a->at[__builtin_ctz(bad)],
                         bytes, "misaligned");
 }
 
-void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin, u32 bytes,
                       ptx_space space, u64 limit, u32 mask)
 {
     u32 bad = 0;
@@ -115,15 +116,33 @@ void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a,
         int i = __builtin_ctz(left);
         bad |= (u32)(a->at[i] > limit || a->at[i] + bytes > limit) << i;
     }
-    fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, bad, space, a->at[__builtin_ctz(bad)],
+    fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, bad, space, origin + a->at[__builtin_ctz(bad)],
                         bytes, "out of bounds");
 }
 
-void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin, u32 bytes,
                          ptx_space space, u32 bad)
 {
-    fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, bad, space, a->at[__builtin_ctz(bad)],
+    fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, bad, space, origin + a->at[__builtin_ctz(bad)],
                         bytes, "a read of memory that was never written");
+}
+
+exec_block *ISA(pick_owner)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
+                            u32 mask, lane_addresses *out, u32 *picked)
+{
+    u64 first = a->at[__builtin_ctz(mask)], window = first / IR_RANK_BYTES;
+    u32 lanes = 0;
+    for (u32 left = mask; left; left &= left - 1) {
+        int i = __builtin_ctz(left);
+        lanes |= (u32)(a->at[i] / IR_RANK_BYTES == window) << i;
+    }
+    exec_block *owner = cluster_owner(w, in, lanes, first, in->aux & AUX_CLUSTER, bytes);
+    for (int i = 0; i < IR_LANES; i++) {
+        out->at[i] = (lanes >> i & 1 ? a->at[i] : first) % IR_RANK_BYTES;
+    }
+    summarise(out);
+    *picked = lanes;
+    return owner;
 }
 
 /* ---- moving bytes ---- */
@@ -303,13 +322,36 @@ static inline void load_global(emu_warp *w, const emu_instr *in, u32 mask, const
     }
 }
 
+static inline void load_owned(emu_warp *w, exec_block *owner, const emu_instr *in, u32 mask,
+                              const lane_addresses *a, u32 bytes)
+{
+    u32 total = bytes * (in->aux & AUX_VECTOR);
+    if (check_shared(w, owner, in, a, total, total, ACCESS_READ, mask)) {
+        load_lanes(w, in, mask, a, (uintptr_t)owner->shared, bytes);
+    }
+}
+
+static __attribute__((noinline)) void load_cluster(emu_warp *w, const emu_instr *in, u32 mask,
+                                                   const lane_addresses *a, u32 bytes)
+{
+    lane_addresses part;
+    u32 picked;
+    for (u32 left = mask; left && !w->block->fault.result; left &= ~picked) {
+        exec_block *owner = ISA(pick_owner)(w, in, a, bytes, left, &part, &picked);
+        if (owner) {
+            load_owned(w, owner, in, picked, &part, bytes);
+        }
+    }
+}
+
 static inline void load_shared(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
                                u32 bytes)
 {
-    u32 total = bytes * (in->aux & AUX_VECTOR);
-    if (check_shared(w, in, a, total, total, ACCESS_READ, mask)) {
-        load_lanes(w, in, mask, a, (uintptr_t)w->block->shared, bytes);
+    if (is_far(a)) {
+        load_cluster(w, in, mask, a, bytes);
+        return;
     }
+    load_owned(w, w->block, in, mask, a, bytes);
 }
 
 /* Local memory is one piece for each lane. */
@@ -386,14 +428,37 @@ static inline void store_global(emu_warp *w, const emu_instr *in, u32 mask, cons
     }
 }
 
+static inline void store_owned(emu_warp *w, exec_block *owner, const emu_instr *in, u32 mask,
+                               const lane_addresses *a, u32 bytes)
+{
+    u32 total = bytes * (in->aux & AUX_VECTOR);
+    if (check_shared(w, owner, in, a, total, total, ACCESS_WRITE, mask)) {
+        store_lanes(w, in, mask, a, (uintptr_t)owner->shared, bytes);
+        mark_shared((u8 *)owner->shared_known, a, total, mask);
+    }
+}
+
+static __attribute__((noinline)) void store_cluster(emu_warp *w, const emu_instr *in, u32 mask,
+                                                    const lane_addresses *a, u32 bytes)
+{
+    lane_addresses part;
+    u32 picked;
+    for (u32 left = mask; left && !w->block->fault.result; left &= ~picked) {
+        exec_block *owner = ISA(pick_owner)(w, in, a, bytes, left, &part, &picked);
+        if (owner) {
+            store_owned(w, owner, in, picked, &part, bytes);
+        }
+    }
+}
+
 static inline void store_shared(emu_warp *w, const emu_instr *in, u32 mask, const lane_addresses *a,
                                 u32 bytes)
 {
-    u32 total = bytes * (in->aux & AUX_VECTOR);
-    if (check_shared(w, in, a, total, total, ACCESS_WRITE, mask)) {
-        store_lanes(w, in, mask, a, (uintptr_t)w->block->shared, bytes);
-        mark_shared((u8 *)w->block->shared_known, a, total, mask);
+    if (is_far(a)) {
+        store_cluster(w, in, mask, a, bytes);
+        return;
     }
+    store_owned(w, w->block, in, mask, a, bytes);
 }
 
 static inline void store_local(emu_warp *w, const emu_instr *in, u32 mask, lane_addresses *a,

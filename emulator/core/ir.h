@@ -33,6 +33,7 @@ enum {
     ORDER_RELEASE = 1 << 2,
     ORDER_NARROW = 1 << 3, /* a written scope of one block */
     ORDER_WIDE = 1 << 4,   /* the scope covers other blocks */
+    ORDER_CLUSTER = 1 << 5, /* the scope covers the cluster and no more */
 };
 
 /* Handlers, as numbers that are the same for every instruction set; exec_table.c has the pointers.
@@ -69,6 +70,9 @@ enum { IR_RESERVED_SHARED = 1024, IR_RESERVED_SHARED_USED = 288, IR_RESERVED_SHA
 
 /* Generic addresses of spaces that are not the global arena: beyond any host address. */
 #define IR_SHARED_WINDOW (UINT64_C(1) << 48)
+/* Addresses of .shared::cluster: those of the block itself begin at 0, those of the block with rank
+ * r at (r + 1) * IR_RANK_BYTES. */
+#define IR_RANK_BYTES    (UINT64_C(1) << 24)
 #define IR_LOCAL_WINDOW  (UINT64_C(2) << 48)
 #define IR_PARAM_WINDOW  (UINT64_C(3) << 48)
 #define IR_WINDOW_BYTES  (UINT64_C(1) << 32)

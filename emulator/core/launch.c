@@ -1,7 +1,7 @@
 /*
- * launch.c: runs a grid. The calling thread and the machine's workers take blocks in the schedule's
- * order; a block that runs for very long makes room for others, so that blocks which wait for each
- * other finish.
+ * launch.c: runs a grid. The calling thread and the machine's workers take clusters in the
+ * schedule's order (a launch without clusters has them of one block); one that runs for very long
+ * makes room for others, so that blocks which wait for each other finish.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,12 +11,12 @@
 #include "exec.h"
 #include "machine.h"
 
-/* A block's first turn is long enough for most to end in it; one that did not end may be waiting
+/* A cluster's first turn is long enough for most to end in it; one that did not end may be waiting
  * for a block that has not begun, so its later turns are short. */
 enum { FIRST_SLICE = 2000000, LATER_SLICE = 65536, MOST_RESIDENT = 1024 };
 
-/* Once a block has a fault, those of earlier turns go on, for the first fault is the one reported;
- * but not for ever, as they may wait for the block that stopped. */
+/* Once a cluster has a fault, those of earlier turns go on, for the first fault is the one reported;
+ * but not for ever, as they may wait for the one that stopped. */
 enum { MOST_AFTER_FAULT = 4 * FIRST_SLICE };
 
 typedef struct printed_block {
@@ -27,16 +27,21 @@ typedef struct printed_block {
 /* The grid all threads of the crew work on. */
 typedef struct launch_job {
     const exec_grid *grid;
-    uint64_t first, end; /* blocks of the wave that runs, and their turns */
+    uint64_t first, end; /* clusters of the wave that runs, and their turns */
     _Atomic uint64_t next;
     _Atomic uint64_t executed;
-    _Atomic uint64_t faulty; /* the first block with a fault; those of later turns need not run */
+    _Atomic uint64_t faulty; /* the first cluster with a fault; those of later turns need not run */
     pthread_mutex_t lock;    /* of what follows */
     block_counts counts;     /* of all blocks, if they are counted */
     exec_fault fault;
     printed_block *printed;
     size_t printed_count, printed_capacity;
 } launch_job;
+
+static uint64_t clusters_of(const exec_grid *grid)
+{
+    return grid->blocks / (uint64_t)grid->cluster_blocks;
+}
 
 struct launch_crew {
     pthread_t *threads;
@@ -49,23 +54,20 @@ struct launch_crew {
     bool quit;
 };
 
-/* Blocks of one thread: those that run and spare ones to reuse. */
-typedef struct block_set {
-    exec_block **running;
+/* Clusters of one thread: those that run and spare ones to reuse. */
+typedef struct cluster_set {
+    exec_cluster **running;
     int running_count, running_capacity;
-    exec_block **spare;
+    exec_cluster **spare;
     int spare_count, spare_capacity;
-} block_set;
+} cluster_set;
 
-static exec_block *take_block(block_set *set)
+static exec_cluster *take_cluster(cluster_set *set, const exec_grid *grid)
 {
-    if (set->spare_count) {
-        return set->spare[--set->spare_count];
-    }
-    return pool_require(calloc(1, sizeof(exec_block)));
+    return set->spare_count ? set->spare[--set->spare_count] : cluster_new(grid);
 }
 
-static bool start_next(launch_job *job, block_set *set)
+static bool start_next(launch_job *job, cluster_set *set)
 {
     if (set->running_count >= MOST_RESIDENT) {
         return false;
@@ -76,46 +78,32 @@ static bool start_next(launch_job *job, block_set *set)
     }
     uint64_t linear =
         job->first + schedule_block(&job->grid->schedule, turn - job->first, job->end - job->first);
-    exec_block *block = take_block(set);
-    block_start(block, job->grid, turn, linear);
+    exec_cluster *cluster = take_cluster(set, job->grid);
+    cluster_start(cluster, turn, linear);
     POOL_GROW(set->running, set->running_count, set->running_capacity);
-    set->running[set->running_count++] = block;
+    set->running[set->running_count++] = cluster;
     return true;
 }
 
-static void keep_fault(launch_job *job, exec_block *block)
+/* Of a cluster's faults the first block's is kept. */
+static void keep_fault(launch_job *job, exec_cluster *cluster)
 {
+    exec_block *faulty = cluster_faulty(cluster);
     pthread_mutex_lock(&job->lock);
-    if (block->turn < atomic_load(&job->faulty)) {
+    if (cluster->turn < atomic_load(&job->faulty)) {
         free(job->fault.text);
-        job->fault = block->fault;
-        atomic_store(&job->faulty, block->turn);
-    } else {
-        free(block->fault.text);
+        job->fault = faulty->fault;
+        faulty->fault.text = NULL;
+        atomic_store(&job->faulty, cluster->turn);
     }
     pthread_mutex_unlock(&job->lock);
+    for (int i = 0; i < cluster->count; i++) {
+        free(cluster->blocks[i].fault.text);
+    }
 }
 
-static uint64_t executed_by(const exec_block *block)
+static void keep_output(launch_job *job, exec_block *block)
 {
-    uint64_t executed = 0;
-    for (int i = 0; i < block->warp_count; i++) {
-        executed += block->warps[i].executed;
-    }
-    return executed;
-}
-
-static void finish_block(launch_job *job, block_set *set, int index)
-{
-    exec_block *block = set->running[index];
-    uint64_t executed = executed_by(block), limit = job->grid->machine->instruction_limit;
-    executed += atomic_fetch_add(&job->executed, executed);
-    if (limit && executed > limit && !block->fault.result) {
-        fault_limit(block);
-    }
-    if (block->fault.result) {
-        keep_fault(job, block);
-    }
     if (block->counts) {
         pthread_mutex_lock(&job->lock);
         count_add(&job->counts, block->counts, job->grid->kernel);
@@ -128,21 +116,38 @@ static void finish_block(launch_job *job, block_set *set, int index)
         pthread_mutex_unlock(&job->lock);
         block->printed = (text){0};
     }
-    set->running[index] = set->running[--set->running_count];
-    POOL_GROW(set->spare, set->spare_count, set->spare_capacity);
-    set->spare[set->spare_count++] = block;
 }
 
-/* Whether nothing that the block may still do is reported. */
-static bool is_useless(launch_job *job, const exec_block *block)
+static void finish_cluster(launch_job *job, cluster_set *set, int index)
+{
+    exec_cluster *cluster = set->running[index];
+    uint64_t executed = cluster_executed(cluster), limit = job->grid->machine->instruction_limit;
+    executed += atomic_fetch_add(&job->executed, executed);
+    if (limit && executed > limit && !cluster_faulty(cluster)) {
+        fault_limit(cluster->blocks);
+    }
+    if (cluster_faulty(cluster)) {
+        keep_fault(job, cluster);
+    }
+    for (int i = 0; i < cluster->count; i++) {
+        keep_output(job, &cluster->blocks[i]);
+    }
+    set->running[index] = set->running[--set->running_count];
+    POOL_GROW(set->spare, set->spare_count, set->spare_capacity);
+    set->spare[set->spare_count++] = cluster;
+}
+
+/* Whether nothing that the cluster may still do is reported. */
+static bool is_useless(launch_job *job, const exec_cluster *cluster)
 {
     uint64_t faulty = atomic_load(&job->faulty);
-    return block->turn > faulty || (faulty != UINT64_MAX && executed_by(block) > MOST_AFTER_FAULT);
+    return cluster->turn > faulty ||
+           (faulty != UINT64_MAX && cluster_executed(cluster) > MOST_AFTER_FAULT);
 }
 
 static void work(launch_job *job)
 {
-    block_set set = {0};
+    cluster_set set = {0};
     bool more = true;
     int turn = 0;
     while (more || set.running_count) {
@@ -154,21 +159,20 @@ static void work(launch_job *job)
             }
         }
         turn = turn < set.running_count ? turn : 0;
-        exec_block *block = set.running[turn];
-        uint64_t slice = block->paused ? LATER_SLICE : FIRST_SLICE;
+        exec_cluster *cluster = set.running[turn];
+        uint64_t slice = cluster->paused ? LATER_SLICE : FIRST_SLICE;
         uint64_t limit = job->grid->machine->instruction_limit;
         slice = limit && slice > limit ? limit : slice;
-        if (is_useless(job, block) || block_run(block, slice) != BLOCK_PAUSED ||
-            (limit && executed_by(block) > limit)) {
-            finish_block(job, &set, turn);
+        if (is_useless(job, cluster) || !cluster_run(cluster, slice) ||
+            (limit && cluster_executed(cluster) > limit)) {
+            finish_cluster(job, &set, turn);
         } else {
-            block->paused = true;
+            cluster->paused = true;
             turn++;
         }
     }
     for (int i = 0; i < set.spare_count; i++) {
-        block_release(set.spare[i]);
-        free(set.spare[i]);
+        cluster_free(set.spare[i]);
     }
     free(set.running);
     free(set.spare);
@@ -239,7 +243,7 @@ void launch_crew_end(launch_crew *crew)
 static void run_job(emu_machine *machine, launch_job *job)
 {
     int threads = machine->threads > 0 ? machine->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (threads <= 1 || job->grid->blocks == 1 || machine->race) {
+    if (threads <= 1 || clusters_of(job->grid) == 1 || machine->race) {
         work(job);
         return;
     }
@@ -285,6 +289,35 @@ static void print_all(launch_job *job)
     free(job->printed);
 }
 
+/* What the kernel was compiled for comes first, then what the launch says; 0: neither. */
+static void find_cluster(const ir_kernel *kernel, const emu_launch *launch, unsigned cluster[3])
+{
+    const int *required = kernel->function->reqnctapercluster;
+    for (int i = 0; i < 3; i++) {
+        cluster[i] = required[0] ? (unsigned)required[i] : launch->cluster[i];
+    }
+}
+
+static bool cluster_fits(const emu_arch *arch, const ir_kernel *kernel, const emu_launch *launch)
+{
+    unsigned cluster[3], blocks = 1;
+    find_cluster(kernel, launch, cluster);
+    if (!cluster[0]) {
+        return !kernel->function->is_explicit_cluster;
+    }
+    for (int i = 0; i < 3; i++) {
+        unsigned given = launch->cluster[i];
+        if (cluster[i] == 0 || cluster[i] > EXEC_MOST_CLUSTER || launch->grid[i] % cluster[i] ||
+            (given && given != cluster[i])) {
+            return false;
+        }
+        blocks *= cluster[i];
+    }
+    int most = kernel->function->maxclusterrank;
+    return blocks <= EXEC_MOST_CLUSTER && (!most || blocks <= (unsigned)most) &&
+           (blocks == 1 || arch->cc_major >= 9);
+}
+
 static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel,
                           const emu_launch *launch)
 {
@@ -292,7 +325,7 @@ static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel,
     uint64_t threads = 1, limit = 1024;
     for (int i = 0; i < 3; i++) {
         if (launch->grid[i] == 0 || launch->block[i] == 0 || launch->block[i] > 1024 ||
-            launch->cluster[i] > 1 || (required[0] && (unsigned)required[i] != launch->block[i])) {
+            (required[0] && (unsigned)required[i] != launch->block[i])) {
             return false;
         }
         threads *= launch->block[i];
@@ -300,20 +333,22 @@ static bool is_launchable(const emu_machine *machine, const ir_kernel *kernel,
     if (most[0]) {
         limit = (uint64_t)most[0] * (uint64_t)most[1] * (uint64_t)most[2];
     }
-    return threads <= 1024 && threads <= limit && launch->grid[1] <= 65535 &&
+    return cluster_fits(machine->arch, kernel, launch) && threads <= 1024 && threads <= limit && launch->grid[1] <= 65535 &&
            launch->grid[2] <= 65535 && launch->block[2] <= 64 &&
            kernel->shared_dynamic + launch->dynamic_shared_bytes <=
                (size_t)machine->arch->shared_per_block_optin;
 }
 
-/* One wave after the other, each of at most so many blocks. */
+/* One wave after the other, each of at most so many blocks, but at least a cluster. */
 static void run_waves(emu_machine *machine, launch_job *job, uint64_t wave_blocks)
 {
     const exec_grid *grid = job->grid;
-    while (job->end < grid->blocks && atomic_load(&job->faulty) == UINT64_MAX) {
-        uint64_t left = grid->blocks - job->end;
+    uint64_t wave = wave_blocks / (uint64_t)grid->cluster_blocks, clusters = clusters_of(grid);
+    wave = wave ? wave : 1;
+    while (job->end < clusters && atomic_load(&job->faulty) == UINT64_MAX) {
+        uint64_t left = clusters - job->end;
         job->first = job->end;
-        job->end += wave_blocks < left ? wave_blocks : left;
+        job->end += wave < left ? wave : left;
         atomic_store(&job->next, job->first);
         if (grid->tally) {
             tally_begin_wave(grid->tally);
@@ -388,6 +423,12 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
                       .schedule = machine->schedule};
     memcpy(grid.grid, launch->grid, sizeof grid.grid);
     memcpy(grid.block, launch->block, sizeof grid.block);
+    find_cluster(kernel, launch, grid.cluster);
+    grid.is_explicit_cluster = grid.cluster[0] != 0;
+    for (int i = 0; i < 3; i++) {
+        grid.cluster[i] = grid.cluster[i] ? grid.cluster[i] : 1;
+    }
+    grid.cluster_blocks = (int)(grid.cluster[0] * grid.cluster[1] * grid.cluster[2]);
     grid.blocks = (uint64_t)grid.grid[0] * grid.grid[1] * grid.grid[2];
     grid.threads_per_block = launch->block[0] * launch->block[1] * launch->block[2];
     grid.shared_bytes = launch->dynamic_shared_bytes

@@ -60,6 +60,7 @@ bool mbarrier_overlaps(const exec_block *block, uint64_t address, uint64_t bytes
 typedef struct operation {
     emu_warp *w;
     const emu_instr *in;
+    exec_block *block; /* whose shared memory has the object */
     uint32_t lane; /* as a mask */
     uint32_t kind; /* MBARRIER_* */
     uint64_t address, value, bytes;
@@ -74,15 +75,19 @@ static void fail(const operation *o, const char *format, ...)
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
+    char whose[64] = "";
+    if (o->block != o->w->block) {
+        snprintf(whose, sizeof whose, " of block %d of the cluster", cluster_rank(o->block));
+    }
     fault_raise(o->w, o->in, CUDA_ERROR_LAUNCH_FAILED, o->lane,
-                "misuse of the mbarrier at 0x%llx (shared): %s", (unsigned long long)o->address,
-                what);
+                "misuse of the mbarrier at 0x%llx (shared)%s: %s", (unsigned long long)o->address,
+                whose, what);
 }
 
 /* The live object at the address; NULL: a fault was raised. */
 static mbarrier *live(const operation *o)
 {
-    exec_block *block = o->w->block;
+    exec_block *block = o->block;
     mbarrier *b = find(block, o->address);
     uint64_t image;
     if (!b) {
@@ -94,7 +99,7 @@ static mbarrier *live(const operation *o)
         fail(o, "a plain store has overwritten it");
         return NULL;
     }
-    if (block->race && !race_knows(o->w, b->init_warp, b->init_step)) {
+    if (block->race && !race_knows(o->w, block, b->init_warp, b->init_step)) {
         fail(o, "no barrier between this and its mbarrier.init by warp %d", b->init_warp);
         return NULL;
     }
@@ -119,7 +124,7 @@ static void complete_if_due(exec_block *block, mbarrier *b)
     if (b->pending == 0 && b->bytes == 0) {
         b->phase++;
         b->pending = b->expected;
-        block->phases++;
+        block->cluster->phases++;
         if (block->race) {
             race_phase(block, b->address);
         }
@@ -169,8 +174,7 @@ static void init(const operation *o)
 
 static void inval(const operation *o, mbarrier *b)
 {
-    exec_block *block = o->w->block;
-    (void)o;
+    exec_block *block = o->block;
     *b = block->mbarriers[--block->mbarrier_count];
 }
 
@@ -193,7 +197,7 @@ static uint64_t arrive(const operation *o, mbarrier *b)
         fail(o, ".noComplete, but the arrival completes the phase");
         return 0;
     }
-    complete_if_due(o->w->block, b);
+    complete_if_due(o->block, b);
     return before;
 }
 
@@ -226,7 +230,6 @@ static void set_predicate(emu_warp *w, uint32_t offset, uint32_t lanes, uint32_t
 static bool read_operation(operation *o, int lane)
 {
     const emu_instr *in = o->in;
-    const exec_block *block = o->w->block;
     uint64_t address = warp_lane_value(o->w, in->r[1], lane, in->aux & AUX_WIDE);
     address += (uint64_t)in->imm;
     if (in->aux & MBARRIER_GENERIC) {
@@ -235,10 +238,14 @@ static bool read_operation(operation *o, int lane)
         address = (uint32_t)address;
     }
     o->lane = 1u << lane;
-    o->address = address;
     o->value = warp_lane_value(o->w, in->r[2], lane, in->aux & MBARRIER_STATE);
     o->bytes = warp_lane_value(o->w, in->r[3], lane, false);
-    if (address > block->shared_bytes || address + OBJECT_BYTES > block->shared_bytes) {
+    o->block = cluster_owner(o->w, in, o->lane, address, in->aux & MBARRIER_CLUSTER, OBJECT_BYTES);
+    if (!o->block) {
+        return false;
+    }
+    o->address = address % IR_RANK_BYTES;
+    if (o->address + OBJECT_BYTES > o->block->shared_bytes) {
         fault_raise_address(o->w, in, CUDA_ERROR_ILLEGAL_ADDRESS, o->lane, SPACE_SHARED, address,
                             OBJECT_BYTES, "out of bounds");
         return false;
@@ -267,7 +274,7 @@ static void perform(operation *o, int lane)
         break;
     case MBARRIER_ARRIVE: {
         if (o->w->block->race) {
-            race_mbarrier_arrive(o->w, o->in, o->address);
+            race_mbarrier_arrive(o->w, o->in, o->block, o->address);
         }
         uint64_t state = arrive(o, b);
         memcpy(o->w->registers + o->in->r[0] + (size_t)lane * 8, &state, sizeof state);
@@ -277,7 +284,7 @@ static void perform(operation *o, int lane)
     case MBARRIER_COMPLETE_TX: {
         bool expects = (o->kind & MBARRIER_KIND) == MBARRIER_EXPECT_TX;
         if (add_bytes(o, b, expects ? (int64_t)o->value : -(int64_t)o->value)) {
-            complete_if_due(o->w->block, b);
+            complete_if_due(o->block, b);
         }
         break;
     }
@@ -335,20 +342,10 @@ void mbarrier_run(emu_warp *w, const emu_instr *in, uint32_t mask)
     }
 }
 
-/*
- * No warp can run: a try_wait may give up and say so. Those that wait do, MOST_GIVEN_UP times for
- * each phase that any object of the block completes. False: nobody waits, or it did not help.
- */
-bool mbarrier_give_up(exec_block *block)
+/* Those of the block that wait at an mbarrier. */
+static bool give_up(exec_block *block)
 {
     bool any = false;
-    if (block->gave_up_at != block->phases) {
-        block->gave_up_at = block->phases;
-        block->gave_up = 0;
-    }
-    if (block->gave_up == MOST_GIVEN_UP) {
-        return false;
-    }
     for (int i = 0; i < block->warp_count; i++) {
         emu_warp *w = &block->warps[i];
         for (int k = 0; k < w->split_count; k++) {
@@ -360,6 +357,26 @@ bool mbarrier_give_up(exec_block *block)
             }
         }
     }
-    block->gave_up++;
+    return any;
+}
+
+/*
+ * No warp can run: a try_wait may give up and say so. Those that wait do, MOST_GIVEN_UP times for
+ * each phase that any object of the cluster completes. False: nobody waits, or it did not help.
+ */
+bool mbarrier_give_up(exec_cluster *cluster)
+{
+    bool any = false;
+    if (cluster->gave_up_at != cluster->phases) {
+        cluster->gave_up_at = cluster->phases;
+        cluster->gave_up = 0;
+    }
+    if (cluster->gave_up == MOST_GIVEN_UP) {
+        return false;
+    }
+    for (int i = 0; i < cluster->count; i++) {
+        any |= give_up(&cluster->blocks[i]);
+    }
+    cluster->gave_up++;
     return any;
 }

@@ -131,6 +131,8 @@ struct ptx_function {
     ptx_variable *params, *returns; /* linked by next, in order */
     int param_count, return_count;
     int maxntid[3], reqntid[3];
+    int reqnctapercluster[3], maxclusterrank; /* 0: not given */
+    bool is_explicit_cluster;                 /* it may only be launched with clusters */
     int maxnreg, minnctapersm; /* 0: not given */
     ptx_statement *body;
     int body_count, body_capacity;

@@ -479,13 +479,13 @@ static void parse_three(ptx_parser *p, int out[3])
 /* .maxntid and its like, up to the body or the ';' of a declaration. */
 static void parse_function_directives(ptx_parser *p, ptx_function *f)
 {
-    int ignored[3], *const none = ignored;
+    int ignored, *const none = &ignored;
     const struct {
         const char *name;
         int *value;
     } with_number[] = {
         {"minnctapersm", &f->minnctapersm}, {"maxnctapersm", none}, {"maxnreg", &f->maxnreg},
-        {"maxclusterrank", none},           {"abi_preserve", none}, {"abi_preserve_control", none}};
+        {"maxclusterrank", &f->maxclusterrank},           {"abi_preserve", none}, {"abi_preserve_control", none}};
     while (p->lexer.token.kind == TOKEN_DIRECTIVE) {
         bool known = false;
         for (size_t i = 0; i < sizeof with_number / sizeof with_number[0] && !known; i++) {
@@ -495,16 +495,17 @@ static void parse_function_directives(ptx_parser *p, ptx_function *f)
             }
         }
         if (known || parser_accept_directive(p, "noreturn") ||
-            parser_accept_directive(p, "explicitcluster") ||
             parser_accept_directive(p, "blocksareclusters")) {
             continue;
         }
-        if (parser_accept_directive(p, "maxntid")) {
+        if (parser_accept_directive(p, "explicitcluster")) {
+            f->is_explicit_cluster = true;
+        } else if (parser_accept_directive(p, "maxntid")) {
             parse_three(p, f->maxntid);
         } else if (parser_accept_directive(p, "reqntid")) {
             parse_three(p, f->reqntid);
         } else if (parser_accept_directive(p, "reqnctapercluster")) {
-            parse_three(p, ignored);
+            parse_three(p, f->reqnctapercluster);
         } else if (!parser_skip_debug(p)) {
             parser_unexpected(p, "a function directive");
         }

@@ -69,10 +69,12 @@ static void forget_barrier(race_block *race, size_t id)
     }
 }
 
-static void start_warp(race_warp *warp, uint64_t block, int index)
+static void start_warp(race_warp *warp, const exec_block *block, int index)
 {
-    race_part part = {.block = block};
+    race_part part = {.block = block->linear};
     part.steps[index] = 1;
+    warp->group[SCOPE_BLOCK] = block->linear;
+    warp->group[SCOPE_CLUSTER] = block->cluster->linear;
     clock_reset(&warp->clock, &part);
     for (int i = 0; i < SCOPES; i++) {
         clock_reset(&warp->fenced[i], NULL);
@@ -94,7 +96,7 @@ void race_block_start(exec_block *block)
         forget_barrier(race, (size_t)i);
     }
     for (int i = 0; i < block->warp_count; i++) {
-        start_warp(&race->warps[i], block->linear, i);
+        start_warp(&race->warps[i], block, i);
     }
 }
 
@@ -135,11 +137,12 @@ static uint32_t kind_of(const emu_instr *in, uint32_t access)
     kind |= access & ACCESS_WGMMA ? RACE_BULK | RACE_WGMMA : 0;
     kind |= in->order & ORDER_STRONG ? RACE_STRONG : 0;
     kind |= in->order & ORDER_WIDE ? RACE_WIDE : 0;
+    kind |= in->order & ORDER_CLUSTER ? RACE_CLUSTER : 0;
     return kind;
 }
 
-bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access,
-                 const uint64_t *at, uint32_t bytes, uint32_t mask)
+bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, exec_block *owner,
+                 uint32_t access, const uint64_t *at, uint32_t bytes, uint32_t mask)
 {
     exec_block *block = w->block;
     const exec_grid *grid = block->grid;
@@ -147,11 +150,12 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t acc
     /* a reduction of a bulk copy is strong, but nobody learns by it */
     bool is_strong = (in->order & ORDER_STRONG) && !(access & ACCESS_BULK);
     race_warp *warp = &block->race->warps[w->index];
-    race_places *places = is_shared ? &block->race->places : &grid->race->places;
+    race_places *places = is_shared ? &owner->race->places : &grid->race->places;
     if (is_strong && (access & ACCESS_READ)) {
-        sync_acquire(warp, places, block->linear, in, at, mask);
+        sync_acquire(warp, places, in, at, mask);
     }
-    race_visit visit = {.warp = warp, .own = own_part(block, w->index)};
+    race_visit visit = {
+        .warp = warp, .cluster = block->cluster, .own = own_part(block, w->index)};
     visit.origin = is_shared ? 0 : (uint64_t)(uintptr_t)grid->memory->base;
     visit.record.block = (uint32_t)block->linear;
     visit.record.warps = 1u << w->index;
@@ -161,13 +165,14 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t acc
                                                  : visit.own->steps[w->index];
     visit.record.instr = (uint32_t)(in - grid->kernel->code);
     visit.record.kind = kind_of(in, access);
-    race_shadow *shadow = is_shared ? &block->race->shared : &grid->race->global;
+    race_shadow *shadow = is_shared ? &owner->race->shared : &grid->race->global;
     if (!shadow_access(shadow, &visit, at, bytes, mask)) {
+        visit.address += is_shared ? cluster_window(w, owner) : 0;
         race_report(w, in, space, &visit);
         return false;
     }
     if (is_strong && (access & ACCESS_WRITE)) {
-        sync_release(warp, places, block->linear, in, (access & ACCESS_READ) != 0, at, mask);
+        sync_release(warp, places, in, (access & ACCESS_READ) != 0, at, mask);
         if (in->order & ORDER_RELEASE) {
             next_step(block, w->index);
         }
@@ -180,6 +185,18 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t acc
 void race_fence(emu_warp *w, const emu_instr *in)
 {
     sync_fence(&w->block->race->warps[w->index], in);
+    next_step(w->block, w->index);
+}
+
+void race_init_fence(emu_warp *w)
+{
+    race_warp *warp = &w->block->race->warps[w->index];
+    race_part part = {.block = w->block->linear};
+    race_clock inits = {.parts = &part, .count = 1};
+    part.inits[w->index] = race_step(w);
+    for (int i = SCOPE_BLOCK; i <= SCOPE_CLUSTER; i++) {
+        clock_join(&warp->fenced[i], &inits);
+    }
     next_step(w->block, w->index);
 }
 
@@ -223,8 +240,8 @@ void race_complete(exec_block *block, const block_barrier *barrier)
 }
 
 /* A range that a bulk copy touches, in pieces of 16 bytes and a rest. */
-bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t access, uint64_t first,
-               uint64_t bytes)
+bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, exec_block *owner,
+               uint32_t access, uint64_t first, uint64_t bytes)
 {
     uint64_t rest = bytes % BULK_PIECE, whole = bytes - rest;
     for (uint64_t done = 0; done < whole;) {
@@ -234,17 +251,22 @@ bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, uint32_t acces
             at[i] = first + done;
             mask |= 1u << i;
         }
-        if (!race_access(w, in, space, access | ACCESS_BULK, at, BULK_PIECE, mask)) {
+        if (!race_access(w, in, space, owner, access | ACCESS_BULK, at, BULK_PIECE, mask)) {
             return false;
         }
     }
     uint64_t last = first + whole;
-    return !rest || race_access(w, in, space, access | ACCESS_BULK, &last, (uint32_t)rest, 1);
+    return !rest ||
+           race_access(w, in, space, owner, access | ACCESS_BULK, &last, (uint32_t)rest, 1);
 }
 
-void race_bulk_done(exec_block *block, int warp, uint32_t number, uint64_t address)
+void race_bulk_done(const exec_block *issuer, int warp, uint32_t number, exec_block *block,
+                    uint64_t address)
 {
-    sync_bulk(&block->race->places, block->linear, warp, number + 1, address);
+    race_part part = {.block = issuer->linear};
+    race_clock clock = {.parts = &part, .count = 1};
+    part.bulk[warp] = number + 1;
+    sync_add(&block->race->places, block->linear, &clock, address);
 }
 
 void race_bulk_waited(emu_warp *w, uint32_t count)
@@ -276,15 +298,16 @@ uint32_t race_step(const emu_warp *w)
     return own_part(w->block, w->index)->steps[w->index];
 }
 
-bool race_knows(const emu_warp *w, int warp, uint32_t step)
+bool race_knows(const emu_warp *w, const exec_block *block, int warp, uint32_t step)
 {
-    return own_part(w->block, w->index)->steps[warp] >= step;
+    const race_part *part = clock_find(&w->block->race->warps[w->index].clock, block->linear);
+    return part && (part->steps[warp] >= step || part->inits[warp] >= step);
 }
 
-void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, uint64_t address)
+void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, exec_block *block, uint64_t address)
 {
-    race_block *race = w->block->race;
-    sync_release(&race->warps[w->index], &race->places, w->block->linear, in, true, &address, 1);
+    sync_arrive(&w->block->race->warps[w->index], &block->race->places, block->linear, in,
+                address);
     next_step(w->block, w->index);
 }
 
@@ -292,10 +315,61 @@ void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address)
 {
     race_block *race = w->block->race;
     uint64_t over = address + 1;
-    sync_acquire(&race->warps[w->index], &race->places, w->block->linear, in, &over, 1);
+    sync_acquire(&race->warps[w->index], &race->places, in, &over, 1);
 }
 
 void race_phase(exec_block *block, uint64_t address)
 {
-    sync_move(&block->race->places, block->linear, address, address + 1);
+    sync_move(&block->race->places, address, address + 1);
+}
+
+/* ---- barrier.cluster ---- */
+
+void race_cluster_start(exec_cluster *cluster)
+{
+    if (!cluster->race) {
+        cluster->race = pool_require(calloc(1, sizeof *cluster->race));
+    }
+    clock_reset(&cluster->race->arriving, NULL);
+    clock_reset(&cluster->race->over, NULL);
+}
+
+void race_cluster_free(race_cluster *race)
+{
+    if (race) {
+        clock_free(&race->arriving);
+        clock_free(&race->over);
+        free(race);
+    }
+}
+
+void race_cluster_arrive(emu_warp *w, const emu_instr *in)
+{
+    race_warp *warp = &w->block->race->warps[w->index];
+    clock_join(&w->block->cluster->race->arriving,
+               in->order & ORDER_RELEASE ? &warp->clock : &warp->fenced[SCOPE_CLUSTER]);
+    next_step(w->block, w->index);
+}
+
+void race_cluster_complete(exec_cluster *cluster)
+{
+    race_cluster *race = cluster->race;
+    clock_reset(&race->over, NULL);
+    clock_join(&race->over, &race->arriving);
+    clock_reset(&race->arriving, NULL);
+    for (int i = 0; i < cluster->count; i++) {
+        const exec_block *block = &cluster->blocks[i];
+        for (int k = 0; k < block->warp_count; k++) {
+            if (!block->warps[k].live) { /* its end counts as its arrival */
+                clock_join(&race->over, &block->race->warps[k].clock);
+            }
+        }
+    }
+}
+
+void race_cluster_wait(emu_warp *w)
+{
+    race_warp *warp = &w->block->race->warps[w->index];
+    clock_join(&warp->clock, &w->block->cluster->race->over);
+    warp->known_clock = 0;
 }

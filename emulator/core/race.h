@@ -23,6 +23,7 @@ typedef struct race_part {
     uint64_t block;
     uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS], bulk[EXEC_MAX_WARPS];
     uint32_t proxied[EXEC_MAX_WARPS];
+    uint32_t inits[EXEC_MAX_WARPS]; /* the steps up to which their mbarrier.inits are known */
     uint32_t wgmma[EXEC_WARPGROUPS]; /* how many of its products */
 } race_part;
 
@@ -48,6 +49,7 @@ enum race_kind {
     RACE_ASYNC = 16, /* written by cp.async */
     RACE_BULK = 32,  /* through the async proxy: by a bulk copy ... */
     RACE_WGMMA = 64, /* ... or by wgmma, which has RACE_BULK too */
+    RACE_CLUSTER = 128, /* strong, with a scope that covers the cluster and no more */
 };
 
 /* An access that later ones may race with. Warps of a block that do the same at steps of the same
@@ -74,10 +76,11 @@ typedef struct race_shadow {
     size_t begun; /* lists since the map was given back */
 } race_shadow;
 
-/* Of the two scopes: within the block, and beyond it. */
-enum { SCOPE_BLOCK, SCOPE_DEVICE, SCOPES };
+/* Within the block, within the cluster, and beyond it. */
+enum { SCOPE_BLOCK, SCOPE_CLUSTER, SCOPE_DEVICE, SCOPES };
 
 typedef struct race_warp {
+    uint64_t group[SCOPES]; /* the numbers of its block and its cluster, 0 */
     race_clock clock;
     uint32_t known_clock;      /* a step's number, 0: none */
     uint32_t known_warps;      /* of the block: the step with this number is known */
@@ -91,6 +94,7 @@ typedef struct race_warp {
 typedef struct race_visit {
     race_record record;
     race_warp *warp;
+    const exec_cluster *cluster;
     const race_part *own; /* of its clock: the block's */
     uint64_t origin;      /* of the addresses */
     uint64_t address;     /* of a conflict */
@@ -108,9 +112,8 @@ void shadow_reset(race_shadow *shadow, size_t bytes);
 typedef struct race_place {
     uint64_t address; /* 0: a free entry; others have 1 added */
     uint32_t version;
-    race_clock wide;   /* released for all blocks */
-    race_clock narrow; /* released for narrow_block */
-    uint64_t narrow_block;
+    race_clock released[SCOPES];
+    uint64_t group[SCOPES]; /* for which block, and which cluster */
 } race_place;
 
 typedef struct race_places {
@@ -120,15 +123,18 @@ typedef struct race_places {
 } race_places;
 
 /* A strong read, and a strong write that does (an atomic operation) or does not read too. */
-void sync_acquire(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
+void sync_acquire(race_warp *warp, race_places *places, const emu_instr *in, const uint64_t *at,
+                  uint32_t mask);
+void sync_release(race_warp *warp, race_places *places, const emu_instr *in, bool reads,
                   const uint64_t *at, uint32_t mask);
-void sync_release(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
-                  bool reads, const uint64_t *at, uint32_t mask);
+/* An arrival at an mbarrier of `block`, for the scopes that have both the warp and that block. */
+void sync_arrive(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
+                 uint64_t address);
 void sync_fence(race_warp *warp, const emu_instr *in);
-/* Who acquires at the address knows that many of a warp's bulk copies. */
-void sync_bulk(race_places *places, uint64_t block, int warp, uint32_t count, uint64_t address);
-/* What the block's warps have left at one address is added to what they left at another. */
-void sync_move(race_places *places, uint64_t block, uint64_t from, uint64_t to);
+/* Who of the block acquires at the address learns of that. */
+void sync_add(race_places *places, uint64_t block, const race_clock *clock, uint64_t address);
+/* What has been left at one address is added to what was left at another. */
+void sync_move(race_places *places, uint64_t from, uint64_t to);
 void sync_forget(race_places *places);
 void sync_free(race_places *places);
 
@@ -145,6 +151,11 @@ struct race_block {
     race_places places;
     race_clock barriers[EXEC_BARRIERS], barriers_seen[EXEC_BARRIERS][SCOPES];
     race_warp warps[EXEC_MAX_WARPS];
+};
+
+/* barrier.cluster: what the arrivals of the phase that runs have released, and those before. */
+struct race_cluster {
+    race_clock arriving, over;
 };
 
 /* ---- race_report.c ---- */

@@ -40,6 +40,7 @@ static void join_part(race_part *part, const race_part *other)
         part->copies[i] = later(part->copies[i], other->copies[i]);
         part->bulk[i] = later(part->bulk[i], other->bulk[i]);
         part->proxied[i] = later(part->proxied[i], other->proxied[i]);
+        part->inits[i] = later(part->inits[i], other->inits[i]);
     }
     for (int i = 0; i < EXEC_WARPGROUPS; i++) {
         part->wgmma[i] = later(part->wgmma[i], other->wgmma[i]);

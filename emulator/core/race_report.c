@@ -41,12 +41,18 @@ static const char *missing_order(const emu_warp *w, const race_visit *visit)
 {
     const race_record *now = &visit->record, *old = &visit->earlier;
     bool same_block = now->block == old->block;
+    bool is_cluster = w->block->cluster->count > 1;
+    if ((now->kind & old->kind & RACE_STRONG) && is_cluster) {
+        return now->kind & (RACE_WIDE | RACE_CLUSTER)
+                   ? "the earlier access has scope .cta, the other block needs .cluster or .gpu"
+                   : "this access has scope .cta, the other block needs .cluster or .gpu";
+    }
     if (now->kind & old->kind & RACE_STRONG) {
         return now->kind & RACE_WIDE
                    ? "the earlier access has scope .cta, the other block needs .gpu"
                    : "this access has scope .cta, the other block needs .gpu";
     }
-    if (old->kind & RACE_ASYNC) {
+    if ((old->kind & RACE_ASYNC) && same_block) {
         return missing_wait(w, visit);
     }
     if (old->kind & RACE_WGMMA) {
@@ -59,7 +65,7 @@ static const char *missing_order(const emu_warp *w, const race_visit *visit)
                    : "cp.async.bulk.wait_group.read, and a barrier where another warp writes";
     }
     if ((now->kind & RACE_BULK) && same_block && (old->kind & RACE_WRITE) &&
-        race_knows(w, __builtin_ctz(old->warps), old->clock)) {
+        race_knows(w, w->block, __builtin_ctz(old->warps), old->clock)) {
         return now->kind & RACE_WGMMA ? "fence.proxy.async between the write and the wgmma"
                                       : "fence.proxy.async between the write and the bulk copy";
     }
@@ -67,6 +73,10 @@ static const char *missing_order(const emu_warp *w, const race_visit *visit)
         return (now->kind | old->kind) & RACE_STRONG
                    ? "no barrier between them, and only one of the two is atomic or volatile"
                    : "no barrier between them, nor a release and an acquire (fence and flag)";
+    }
+    if (is_cluster) {
+        return "nothing orders the blocks: wanted is barrier.cluster, or a release and an acquire "
+               "of scope .cluster or wider";
     }
     return (now->kind | old->kind) & RACE_STRONG
                ? "nothing orders the blocks, and only one of the two is atomic or volatile"

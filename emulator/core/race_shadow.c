@@ -39,6 +39,9 @@ static inline uint32_t warps_known_to(const race_visit *visit, const race_part *
     if (record->kind & RACE_BULK) {
         return part->bulk[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;
     }
+    if (record->kind & RACE_ASYNC) {
+        return part->copies[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;
+    }
     bool crosses = (visit->record.kind & RACE_BULK) && (record->kind & RACE_WRITE);
     return known_warps(crosses ? part->proxied : part->steps, record->clock);
 }
@@ -51,11 +54,7 @@ static inline uint32_t unordered_warps(race_visit *visit, const race_record *rec
             visit->warp->clock.count == 1 ? NULL : clock_find(&visit->warp->clock, record->block);
         return part ? record->warps & ~warps_known_to(visit, part, record) : record->warps;
     }
-    if (record->kind & RACE_ASYNC) {
-        bool is_known = visit->own->copies[__builtin_ctz(record->warps)] > record->clock;
-        return is_known ? 0 : record->warps;
-    }
-    if ((record->kind | visit->record.kind) & RACE_BULK) {
+    if ((record->kind | visit->record.kind) & (RACE_ASYNC | RACE_BULK)) {
         return record->warps & ~warps_known_to(visit, visit->own, record);
     }
     race_warp *warp = visit->warp;
@@ -80,12 +79,35 @@ static uint32_t unseen_warps(const race_visit *visit, const race_record *record,
     return warps;
 }
 
-/* Two accesses that nothing orders: is that a race? */
-static inline bool is_conflict(const race_record *a, const race_record *b)
+/* How far the scope of a strong access goes. */
+static inline uint32_t reach(const race_record *record)
 {
-    uint32_t both = a->kind & b->kind;
-    bool is_covered = (both & RACE_STRONG) && ((both & RACE_WIDE) || a->block == b->block);
-    return ((a->kind | b->kind) & RACE_WRITE) && !is_covered;
+    return record->kind & RACE_WIDE ? 2 : record->kind & RACE_CLUSTER ? 1 : 0;
+}
+
+static bool is_of(const exec_cluster *cluster, uint32_t block)
+{
+    for (int i = 0; i < cluster->count; i++) {
+        if ((uint32_t)cluster->blocks[i].linear == block) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the scopes of two strong accesses cover each other. */
+static bool is_covered(const race_visit *visit, const race_record *a, const race_record *b)
+{
+    return a->block == b->block || (a->kind & b->kind & RACE_WIDE) ||
+           (reach(a) && reach(b) && is_of(visit->cluster, a->block));
+}
+
+/* Two accesses that nothing orders: is that a race? */
+static inline bool is_conflict(const race_visit *visit, const race_record *a,
+                               const race_record *b)
+{
+    bool covered = (a->kind & b->kind & RACE_STRONG) && is_covered(visit, a, b);
+    return ((a->kind | b->kind) & RACE_WRITE) && !covered;
 }
 
 /* Does whatever races with `old`, and comes after `now`, race with `now` too? */
@@ -94,7 +116,7 @@ static inline bool replaces(const race_record *now, const race_record *old)
     bool writes = (now->kind & RACE_WRITE) || !(old->kind & RACE_WRITE);
     bool as_weak =
         !(now->kind & RACE_STRONG) ||
-        ((old->kind & RACE_STRONG) && (!(now->kind & RACE_WIDE) || (old->kind & RACE_WIDE)));
+        ((old->kind & RACE_STRONG) && reach(now) <= reach(old));
     return writes && as_weak && !(old->bytes & ~now->bytes);
 }
 
@@ -154,7 +176,7 @@ static inline bool visit_granule(race_shadow *shadow, race_visit *visit, race_re
                 old->bytes = 0;
                 spare = spare ? spare : old;
             }
-        } else if (is_conflict(old, now)) {
+        } else if (is_conflict(visit, old, now)) {
             if ((unordered = unseen_warps(visit, old, unordered)) != 0) {
                 visit->earlier = *old;
                 visit->earlier.warps = unordered & -unordered;

@@ -43,7 +43,15 @@ static race_place *make_place(race_places *places, uint64_t address)
     return place;
 }
 
-static void acquire(race_warp *warp, const race_place *place, uint64_t block, const emu_instr *in)
+/* The widest scope of a strong instruction. */
+static int scope_of(const emu_instr *in)
+{
+    return in->order & ORDER_WIDE      ? SCOPE_DEVICE
+           : in->order & ORDER_CLUSTER ? SCOPE_CLUSTER
+                                       : SCOPE_BLOCK;
+}
+
+static void acquire(race_warp *warp, const race_place *place, const emu_instr *in)
 {
     bool is_acquire = (in->order & ORDER_ACQUIRE) != 0;
     if (!is_acquire && warp->last_address == place->address &&
@@ -51,11 +59,10 @@ static void acquire(race_warp *warp, const race_place *place, uint64_t block, co
         return;
     }
     warp->known_clock = 0;
-    if (place->narrow_block == block) {
-        clock_join(is_acquire ? &warp->clock : &warp->seen[SCOPE_BLOCK], &place->narrow);
-    }
-    if (in->order & ORDER_WIDE) {
-        clock_join(is_acquire ? &warp->clock : &warp->seen[SCOPE_DEVICE], &place->wide);
+    for (int i = 0; i <= scope_of(in); i++) {
+        if (place->group[i] == warp->group[i]) {
+            clock_join(is_acquire ? &warp->clock : &warp->seen[i], &place->released[i]);
+        }
     }
     if (!is_acquire) {
         warp->last_address = place->address;
@@ -63,86 +70,96 @@ static void acquire(race_warp *warp, const race_place *place, uint64_t block, co
     }
 }
 
-void sync_acquire(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
-                  const uint64_t *at, uint32_t mask)
+void sync_acquire(race_warp *warp, race_places *places, const emu_instr *in, const uint64_t *at,
+                  uint32_t mask)
 {
     for (uint32_t left = mask; left && places->count; left &= left - 1) {
         const race_place *place = find_place(places, at[__builtin_ctz(left)]);
         if (place) {
-            acquire(warp, place, block, in);
+            acquire(warp, place, in);
         }
     }
 }
 
-static void release(race_warp *warp, race_place *place, uint64_t block, const emu_instr *in,
-                    bool reads)
+/* Adds to what is there, unless that is for another block or cluster. */
+static void leave(race_place *place, int scope, uint64_t group, const race_clock *clock)
+{
+    if (place->group[scope] != group) {
+        clock_reset(&place->released[scope], NULL);
+    }
+    place->group[scope] = group;
+    clock_join(&place->released[scope], clock);
+}
+
+static void release(race_warp *warp, race_place *place, const emu_instr *in, bool reads)
 {
     bool is_release = (in->order & ORDER_RELEASE) != 0;
-    if (!reads || place->narrow_block != block) {
-        clock_reset(&place->narrow, NULL);
-    }
-    if (!reads) {
-        clock_reset(&place->wide, NULL);
-    }
-    place->narrow_block = block;
-    clock_join(&place->narrow, is_release ? &warp->clock : &warp->fenced[SCOPE_BLOCK]);
-    if (in->order & ORDER_WIDE) {
-        clock_join(&place->wide, is_release ? &warp->clock : &warp->fenced[SCOPE_DEVICE]);
+    for (int i = 0; i < SCOPES; i++) {
+        if (!reads) {
+            clock_reset(&place->released[i], NULL);
+        }
+        if (i <= scope_of(in)) {
+            leave(place, i, warp->group[i], is_release ? &warp->clock : &warp->fenced[i]);
+        }
     }
 }
 
-void sync_release(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
-                  bool reads, const uint64_t *at, uint32_t mask)
+void sync_release(race_warp *warp, race_places *places, const emu_instr *in, bool reads,
+                  const uint64_t *at, uint32_t mask)
 {
     bool has_order = (in->order & ORDER_RELEASE) || warp->fenced[SCOPE_BLOCK].count;
     for (uint32_t left = mask; left && (has_order || places->count); left &= left - 1) {
         uint64_t address = at[__builtin_ctz(left)];
         race_place *place = has_order ? make_place(places, address) : find_place(places, address);
         if (place) {
-            release(warp, place, block, in, reads);
+            release(warp, place, in, reads);
             place->version = ++places->version;
         }
     }
 }
 
-void sync_fence(race_warp *warp, const emu_instr *in)
+void sync_arrive(race_warp *warp, race_places *places, uint64_t block, const emu_instr *in,
+                 uint64_t address)
 {
-    warp->known_clock = 0;
-    clock_join(&warp->clock, &warp->seen[SCOPE_BLOCK]);
-    if (in->order & ORDER_WIDE) {
-        clock_join(&warp->clock, &warp->seen[SCOPE_DEVICE]);
-        clock_join(&warp->fenced[SCOPE_DEVICE], &warp->clock);
-    }
-    clock_join(&warp->fenced[SCOPE_BLOCK], &warp->clock);
-}
-
-void sync_bulk(race_places *places, uint64_t block, int warp, uint32_t count, uint64_t address)
-{
-    race_part part = {.block = block};
-    race_clock clock = {.parts = &part, .count = 1};
-    part.bulk[warp] = count;
+    bool is_release = (in->order & ORDER_RELEASE) != 0;
     race_place *place = make_place(places, address);
-    if (place->narrow_block != block) {
-        clock_reset(&place->narrow, NULL);
+    for (int i = warp->group[SCOPE_BLOCK] == block ? SCOPE_BLOCK : SCOPE_CLUSTER;
+         i <= scope_of(in); i++) {
+        leave(place, i, warp->group[i], is_release ? &warp->clock : &warp->fenced[i]);
     }
-    place->narrow_block = block;
-    clock_join(&place->narrow, &clock);
     place->version = ++places->version;
 }
 
-void sync_move(race_places *places, uint64_t block, uint64_t from, uint64_t to)
+void sync_fence(race_warp *warp, const emu_instr *in)
+{
+    int scope = scope_of(in);
+    warp->known_clock = 0;
+    for (int i = 0; i <= scope; i++) {
+        clock_join(&warp->clock, &warp->seen[i]);
+    }
+    for (int i = 0; i <= scope; i++) {
+        clock_join(&warp->fenced[i], &warp->clock);
+    }
+}
+
+void sync_add(race_places *places, uint64_t block, const race_clock *clock, uint64_t address)
+{
+    race_place *place = make_place(places, address);
+    leave(place, SCOPE_BLOCK, block, clock);
+    place->version = ++places->version;
+}
+
+void sync_move(race_places *places, uint64_t from, uint64_t to)
 {
     if (!find_place(places, from)) {
         return;
     }
     race_place *target = make_place(places, to); /* may move the table */
     race_place *source = find_place(places, from);
-    if (target->narrow_block != block) {
-        clock_reset(&target->narrow, NULL);
+    for (int i = 0; i < SCOPES; i++) {
+        leave(target, i, source->group[i], &source->released[i]);
+        clock_reset(&source->released[i], NULL);
     }
-    target->narrow_block = block;
-    clock_join(&target->narrow, &source->narrow);
-    clock_reset(&source->narrow, NULL);
     target->version = ++places->version;
 }
 
@@ -150,8 +167,9 @@ void sync_forget(race_places *places)
 {
     for (size_t i = 0; i < places->capacity && places->count; i++) {
         race_place *place = &places->table[i];
-        clock_free(&place->narrow);
-        clock_free(&place->wide);
+        for (int k = 0; k < SCOPES; k++) {
+            clock_free(&place->released[k]);
+        }
         *place = (race_place){0};
     }
     places->count = 0;

@@ -124,6 +124,21 @@ static void add_global(text *t, memory_arena *memory, uint64_t address, size_t b
     }
 }
 
+/* The block that the address is of. */
+static const exec_block *add_owner(text *t, const exec_block *block, uint64_t address)
+{
+    uint64_t window = address / IR_RANK_BYTES;
+    const exec_cluster *cluster = block->cluster;
+    if (window == 0 || window > (uint64_t)cluster->count) {
+        return block;
+    }
+    const exec_block *owner = &cluster->blocks[window - 1];
+    text_add(t, "  owner       block (%u,%u,%u), number %d of the cluster, at offset 0x%llx\n",
+             owner->index[0], owner->index[1], owner->index[2], cluster_rank(owner),
+             (unsigned long long)(address % IR_RANK_BYTES));
+    return owner;
+}
+
 static void add_shared(text *t, const exec_grid *g)
 {
     text_add(t,
@@ -147,8 +162,9 @@ void fault_raise_address(emu_warp *w, const emu_instr *in, CUresult result, uint
     if (space == SPACE_GLOBAL) {
         add_global(&t, g->memory, address, bytes);
     } else if (space == SPACE_SHARED) {
+        const exec_block *owner = add_owner(&t, w->block, address);
         add_shared(&t, g);
-        if (mbarrier_overlaps(w->block, address, bytes)) {
+        if (mbarrier_overlaps(owner, address % IR_RANK_BYTES, bytes)) {
             text_add(&t, "              there is an mbarrier: its bytes are its own\n");
         }
         for (int i = 0; i < w->copy_count; i++) {
@@ -186,6 +202,7 @@ void fault_raise_race(emu_warp *w, const emu_instr *in, uint32_t lanes, ptx_spac
     text_add(&t, "  address     0x%llx (%s)\n", (unsigned long long)address,
              is_shared ? "shared" : "global");
     if (is_shared) {
+        add_owner(&t, w->block, address);
         add_shared(&t, g);
     } else {
         add_global(&t, g->memory, address, 1);

@@ -262,6 +262,7 @@ void warp_exit_lanes(emu_warp *w, uint32_t mask)
         find_merge_pc(w);
     }
     barrier_recheck(w->block);
+    cluster_recheck(w->block->cluster);
 }
 
 /* Nobody is ready and everybody waits for lanes that are at other instructions. */

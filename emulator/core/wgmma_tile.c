@@ -108,8 +108,8 @@ bool wgmma_tile_race(emu_warp *w, const emu_instr *in, const wgmma_tile *t)
         for (uint32_t k = 0; k < 16; k++) {
             at[k] = wgmma_chunk_at(t, b, k & 1, k >> 1);
         }
-        if (!race_access(w, in, SPACE_SHARED, ACCESS_READ | ACCESS_WGMMA, at, WGMMA_CHUNK,
-                         0xffff)) {
+        if (!race_access(w, in, SPACE_SHARED, w->block, ACCESS_READ | ACCESS_WGMMA, at,
+                         WGMMA_CHUNK, 0xffff)) {
             return false;
         }
     }

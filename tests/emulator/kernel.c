@@ -8,20 +8,30 @@
 
 #include "device.h"
 
+static unsigned cluster_blocks;
+
+void kernel_clusters(unsigned blocks)
+{
+    cluster_blocks = blocks;
+}
+
 static char *wrap(const char *body)
 {
-    char *text = NULL;
+    char *text = NULL, cluster[80] = "";
+    if (cluster_blocks)
+        snprintf(cluster, sizeof cluster, ".explicitcluster .reqnctapercluster %u, 1, 1",
+                 cluster_blocks);
     int length = asprintf(
         &text,
         ".version 9.0\n.target sm_100\n.address_size 64\n"
-        ".visible .entry kernel(.param .u64 pin, .param .u64 pout)\n{\n"
+        ".visible .entry kernel(.param .u64 pin, .param .u64 pout) %s\n{\n"
         "  .shared .align 1024 .b8 shared[16384];\n"
         "  .reg .b64 %%in, %%out, %%rd<32>; .reg .b32 %%thread, %%r<64>; .reg .f32 %%f<32>;\n"
         "  .reg .b16 %%h<16>; .reg .pred %%p<16>;\n"
         "  ld.param.u64 %%in, [pin]; ld.param.u64 %%out, [pout]; mov.u32 %%thread, %%tid.x;\n"
         "  cvta.to.global.u64 %%in, %%in; cvta.to.global.u64 %%out, %%out;\n"
         "BODY:\n%s\nBODY_END:\n  ret;\n}\n",
-        body);
+        cluster, body);
     cr_assert(length > 0);
     return text;
 }
@@ -65,7 +75,7 @@ void kernel_mistakes(const kernel_mistake *mistakes, size_t count, const void *i
 {
     for (size_t i = 0; i < count; i++) {
         const kernel_mistake *m = &mistakes[i];
-        CUresult result = kernel_try(m->name, m->body, 1, m->threads, in, in_bytes, 1024);
+        CUresult result = kernel_try(m->name, m->body, cluster_blocks ? cluster_blocks : 1, m->threads, in, in_bytes, 1024);
         const char *report = device_last_report();
         cr_expect_neq(result, CUDA_SUCCESS, "%s", m->name);
         for (int s = 0; s < 2 && m->said[s]; s++)

@@ -23,7 +23,10 @@ void kernel_run(const char *name, const char *body, unsigned blocks, unsigned th
 CUresult kernel_try(const char *name, const char *body, unsigned blocks, unsigned threads,
                     const void *in, size_t in_bytes, size_t out_bytes);
 
-/* A body that one block cannot run, and parts of the report. */
+/* From now on blocks run in clusters of so many; 0, as it begins: no clusters. */
+void kernel_clusters(unsigned blocks);
+
+/* A body that one block, or one cluster, cannot run, and parts of the report. */
 typedef struct kernel_mistake {
     const char *name, *body;
     unsigned threads;
