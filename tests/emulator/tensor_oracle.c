@@ -21,6 +21,12 @@ int between(int low, int high)
     return low + below(high - low + 1);
 }
 
+void random_bytes(void *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        ((uint8_t *)to)[i] = (uint8_t)below(256);
+}
+
 /* ---- element types --------------------------------------------------------------------------- */
 
 const element_type tensor_types[TENSOR_TYPES] = {

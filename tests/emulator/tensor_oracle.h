@@ -41,6 +41,7 @@ typedef struct shape {
 void random_start(uint64_t from);
 int below(int bound);
 int between(int low, int high); /* both may come */
+void random_bytes(void *to, size_t count);
 /* Sums of two of its floats are exact as doubles, and neither subnormal nor infinite. */
 void random_elements(uint8_t *bytes, size_t count, const element_type *t);
 shape random_shape(int rank, const element_type *type);
