@@ -131,6 +131,9 @@ typedef struct emu_function_attributes {
     size_t local_bytes;
     int max_threads; /* from .maxntid, else 1024 */
     int reqntid[3];  /* from .reqntid, else zeros */
+    int cluster[3];  /* from .reqnctapercluster, else zeros */
+    int max_cluster; /* blocks, from .maxclusterrank, else 0 */
+    bool is_explicit_cluster;
     int registers;   /* of emu_set_registers, else an estimate from liveness: PTX has none */
     int ptx_version; /* 90 for 9.0 */
     int target;      /* 80 for sm_80 */

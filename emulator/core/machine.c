@@ -354,6 +354,9 @@ void emu_function_get(const emu_function *function, emu_function_attributes *out
                                      .param_count = f->param_count,
                                      .param_bytes = kernel->param_bytes};
     memcpy(out->reqntid, f->reqntid, sizeof out->reqntid);
+    memcpy(out->cluster, f->reqnctapercluster, sizeof out->cluster);
+    out->max_cluster = f->maxclusterrank;
+    out->is_explicit_cluster = f->is_explicit_cluster;
 }
 
 CUresult emu_function_param(const emu_function *function, int index, size_t *offset, size_t *bytes)

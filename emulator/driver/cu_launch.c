@@ -35,20 +35,6 @@ static CUresult check_shape(CUfunction function, const emu_launch *launch)
     return CUDA_SUCCESS;
 }
 
-static CUresult check_cluster(const emu_launch *launch)
-{
-    const unsigned *c = launch->cluster;
-    if (c[0] <= 1 && c[1] <= 1 && c[2] <= 1)
-        return CUDA_SUCCESS;
-    if (front_settings.arch->cc_major < 9)
-        return CUDA_ERROR_INVALID_VALUE;
-    for (int i = 0; i < 3; i++) {
-        if (c[i] == 0 || launch->grid[i] % c[i] != 0)
-            return CUDA_ERROR_INVALID_CLUSTER_SIZE;
-    }
-    return (uint64_t)c[0] * c[1] * c[2] <= 8 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CLUSTER_SIZE;
-}
-
 /* Packs the parameter block from an array of pointers to values. */
 static CUresult pack_pointers(unsigned char *block, CUfunction function, void **params)
 {
@@ -134,7 +120,7 @@ static CUresult launch_kernel(CUfunction function, const emu_launch *launch, CUs
     if (params && extra)
         return CUDA_ERROR_INVALID_VALUE;
     FRONT_TRY(check_shape(function, launch));
-    FRONT_TRY(check_cluster(launch));
+    FRONT_TRY(front_check_cluster(function, launch));
 
     size_t param_bytes = function->attributes.param_bytes;
     kernel_work *kernel = calloc(1, sizeof *kernel + param_bytes);
@@ -165,8 +151,7 @@ CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned in
     return launch_kernel(f, &launch, hStream, kernelParams, extra);
 }
 
-CUresult CUDAAPI cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams,
-                                  void **extra)
+CUresult front_read_config(emu_launch *out, const CUlaunchConfig *config)
 {
     if (!config || (config->numAttrs && !config->attrs))
         return CUDA_ERROR_INVALID_VALUE;
@@ -194,6 +179,15 @@ CUresult CUDAAPI cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, vo
             break;
         }
     }
+    *out = launch;
+    return CUDA_SUCCESS;
+}
+
+CUresult CUDAAPI cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams,
+                                  void **extra)
+{
+    emu_launch launch;
+    FRONT_TRY(front_read_config(&launch, config));
     return launch_kernel(f, &launch, config->hStream, kernelParams, extra);
 }
 

@@ -89,7 +89,8 @@ struct CUfunc_st {
     emu_function *function;
     emu_function_attributes attributes;
     int max_dynamic_shared; /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
-    int carveout;
+    int carveout, cluster_policy;
+    bool has_large_clusters; /* CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED */
 };
 
 /* A set of graph nodes (graph.h). */
@@ -164,6 +165,8 @@ CUresult front_check_enqueue(CUcontext context, bool *skip);
 void front_record_fault(CUcontext context, CUresult fault, const char *report);
 
 /* The context of a stream; the default streams belong to the current one. INVALID_HANDLE. */
+CUresult front_read_config(emu_launch *out, const CUlaunchConfig *config); /* cu_launch.c */
+CUresult front_check_cluster(CUfunction function, const emu_launch *launch);
 CUresult front_stream_context(CUcontext *out, CUstream stream);
 
 /* Forms of the API that older headers declare; cuda.h has the newest only. */
