@@ -190,6 +190,44 @@ bool bulk_land(exec_block *block, uint32_t address)
     return any;
 }
 
+static void fail_leaving(exec_block *block, const bulk_copy *c, const char *what)
+{
+    text t = {0};
+    if (!block->fault.result) {
+        fault_begin(block, CUDA_ERROR_LAUNCH_FAILED, what, &t);
+        text_add(&t,
+                 "  copy        of %u bytes to 0x%x (shared), by warp %d, lane %d of block (%u,%u,%u), "
+                 "number %d of the cluster\n"
+                 "  missing     a wait for its mbarrier, and barrier.cluster before the end\n",
+                 c->bytes, c->shared, c->warp, c->lane, c->issuer->index[0], c->issuer->index[1],
+                 c->issuer->index[2], cluster_rank(c->issuer));
+        block->fault.text = t.chars;
+    }
+}
+
+/* Copies of the cluster that still move to or from its shared memory. */
+void bulk_leave(exec_block *block)
+{
+    const exec_cluster *cluster = block->cluster;
+    for (int i = 0; i < cluster->count; i++) {
+        const exec_block *target = &cluster->blocks[i];
+        for (int k = 0; k < target->bulk_count; k++) {
+            const bulk_copy *c = &target->bulk[k];
+            if (c->stores) {
+                continue;
+            }
+            if (target == block && c->issuer != block) {
+                fail_leaving(block, c,
+                             "the block has exited while another block copies to its shared memory");
+            } else if (target != block && c->is_peer && c->issuer == block) {
+                fail_leaving(block, c,
+                             "the block has exited while a copy to another block reads its shared "
+                             "memory");
+            }
+        }
+    }
+}
+
 void bulk_end(exec_block *block)
 {
     bulk_land(block, UINT32_MAX);

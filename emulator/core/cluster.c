@@ -132,6 +132,26 @@ static void end(exec_cluster *cluster)
     }
 }
 
+/* The block has ended: all that others have done to its memory must lie before. */
+static void leave(exec_block *block)
+{
+    int warp;
+    const exec_block *other = block->race ? race_block_left(block, &warp) : NULL;
+    if (other && !block->fault.result) {
+        text t = {0};
+        fault_begin(block, CUDA_ERROR_LAUNCH_FAILED,
+                    "the block has exited, and nothing orders that behind what another block does "
+                    "to its shared memory",
+                    &t);
+        text_add(&t,
+                 "  earlier     an access or arrival by warp %d of block (%u,%u,%u), number %d of "
+                 "the cluster\n"
+                 "  missing     barrier.cluster before the end, or a wait for that block's arrival\n",
+                 warp, other->index[0], other->index[1], other->index[2], cluster_rank(other));
+        block->fault.text = t.chars;
+    }
+}
+
 /* Copies that nobody has waited for land; true: there were any. */
 static bool land(exec_cluster *cluster)
 {
@@ -151,6 +171,10 @@ bool cluster_run(exec_cluster *cluster, uint64_t instructions)
             uint64_t before = w->executed;
             warp_run(w, choose_quantum(cluster));
             done += w->executed - before;
+            if (!w->live && cluster->count > 1 && block_has_ended(w->block)) {
+                bulk_leave(w->block);
+                leave(w->block);
+            }
             if (w->block->fault.result) {
                 return false;
             }

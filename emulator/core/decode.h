@@ -201,6 +201,7 @@ enum {
     MBARRIER_COMPLETE_TX,
     MBARRIER_TEST_WAIT,
     MBARRIER_TRY_WAIT,
+    MBARRIER_COPIED, /* cp.async.mbarrier.arrive, which counts with MBARRIER_NOINC alone */
     MBARRIER_EXPECT = 1 << 8, /* arrive.expect_tx */
     MBARRIER_DROP = 1 << 9,
     MBARRIER_NO_COMPLETE = 1 << 10,
@@ -208,6 +209,7 @@ enum {
     MBARRIER_STATE = 1 << 12, /* the value has 64 bits */
     MBARRIER_GENERIC = 1 << 13,
     MBARRIER_CLUSTER = 1 << 14, /* it may be another block's */
+    MBARRIER_NOINC = 1 << 15,
 };
 
 /* aux of IR_wgmma: N / 8, K / 8 and ptx_types; imm: flags. r: descriptors (of A: 0 where it is in
@@ -268,6 +270,7 @@ void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
 decode_function decode_wgmma, decode_setmaxnreg;
+decode_function decode_cp_async_arrive, decode_bulk_prefetch, decode_griddepcontrol;
 decode_function decode_cluster_barrier, decode_mapa, decode_getctarank;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,
     decode_elect, decode_mma, decode_mbarrier, decode_bulk;

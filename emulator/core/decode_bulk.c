@@ -15,7 +15,7 @@ static void decode_bulk_group(decoder *d)
 {
     const decode_words *w = &d->words;
     bool waits = w->mode == MODE_WAIT_GROUP;
-    if (w->flags & ~(F(BULK) | (waits ? F(READ) : 0))) {
+    if ((w->flags & ~(F(BULK) | (waits ? F(READ) : 0))) || w->type_count) {
         decode_unknown(d);
     }
     decode_operand_count(d, waits ? 1 : 0, waits ? 1 : 0);
@@ -77,12 +77,38 @@ static void check_words(decoder *d, bool stores, bool peer, int rank)
     bool reduces = w->flags & F(REDUCE);
     if (w->mode != MODE_ASYNC || (w->flags & always) != always || (w->flags & ~allowed) ||
         (rank && __builtin_popcountll(w->flags & dims) != 1) ||
-        reduces != (w->action == ACTION_ADD) || (!reduces && w->action >= 0) ||
+        w->type_count || reduces != (w->action == ACTION_ADD) || (!reduces && w->action >= 0) ||
         w->space != (stores ? SPACE_GLOBAL : SPACE_SHARED) ||
         w->second_space != (stores || peer ? SPACE_SHARED : SPACE_GLOBAL) ||
         (peer && (rank || !w->is_cluster || w->cache_hint))) {
         decode_unknown(d);
     }
+}
+
+/* cp.async.bulk.prefetch{.tensor}.L2: there are no caches, but the operands must be right. */
+void decode_bulk_prefetch(decoder *d)
+{
+    const decode_words *w = &d->words;
+    const ptx_operand *o = d->statement->operands;
+    int rank = rank_of(w);
+    uint64_t dims = F(DIM1) | F(DIM2) | F(DIM3) | F(DIM4) | F(DIM5),
+             allowed = F(BULK) | (rank ? F(TENSOR) | F(TILE) | dims : 0);
+    if ((w->flags & ~allowed) || w->action >= 0 || w->type_count ||
+        (rank && __builtin_popcountll(w->flags & dims) != 1) || w->space != SPACE_GLOBAL ||
+        w->second_space) {
+        decode_unknown(d);
+    }
+    int operands = (rank ? 1 : 2) + w->cache_hint;
+    decode_operand_count(d, operands, operands);
+    if (rank) {
+        uint32_t map, coordinates[5];
+        int64_t offset;
+        decode_box(d, &o[0], rank, &map, &offset, coordinates);
+    } else {
+        decode_address_in(d, &o[0], SPACE_GLOBAL);
+        decode_use(d, &o[1], 4);
+    }
+    decode_nop(d);
 }
 
 /* Loads: to shared, from global, bytes, mbarrier; stores: to global, from shared, bytes. The form
@@ -93,6 +119,10 @@ void decode_bulk(decoder *d)
     const ptx_operand *o = d->statement->operands;
     if (w->mode == MODE_COMMIT_GROUP || w->mode == MODE_WAIT_GROUP) {
         decode_bulk_group(d);
+        return;
+    }
+    if (w->mode == MODE_PREFETCH) {
+        decode_bulk_prefetch(d);
         return;
     }
     bool stores = w->space == SPACE_GLOBAL;

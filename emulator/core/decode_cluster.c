@@ -9,9 +9,9 @@ void decode_cluster_barrier(decoder *d)
     const decode_words *w = &d->words;
     bool arrives = w->mode == MODE_ARRIVE;
     uint32_t usual = ORDER_STRONG | (arrives ? ORDER_RELEASE : ORDER_ACQUIRE),
-             order = w->order ? w->order : usual;
+             given = w->order & ~(uint32_t)ORDER_CLUSTER, order = given ? given : usual;
     if ((!arrives && w->mode != MODE_WAIT) || w->action >= 0 || w->type_count ||
-        (w->flags & ~(F(CLUSTER) | F(ALIGNED))) ||
+        (w->flags & ~F(ALIGNED)) ||
         (order != usual && (!arrives || order != ORDER_STRONG))) {
         decode_unknown(d);
     }
@@ -58,4 +58,14 @@ void decode_getctarank(decoder *d)
     in->in.aux = (bytes == 8 ? AUX_WIDE : 0) | (d->words.has_space ? 0 : AUX_GENERIC);
     decode_add_def(in, result);
     decode_add_use(in, address);
+}
+
+/* Grids run one after another, so that those before are over. */
+void decode_griddepcontrol(decoder *d)
+{
+    if (d->words.mode != MODE_WAIT && d->words.mode != MODE_LAUNCH_DEPENDENTS) {
+        decode_unknown(d);
+    }
+    decode_operand_count(d, 0, 0);
+    decode_nop(d);
 }

@@ -30,7 +30,7 @@ void decode_bar(decoder *d)
         decode_bar_warp(d);
         return;
     }
-    if (w->flags & F(CLUSTER)) {
+    if (w->order & ORDER_CLUSTER) {
         decode_cluster_barrier(d);
         return;
     }

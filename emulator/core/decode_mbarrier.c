@@ -108,3 +108,27 @@ void decode_mbarrier(decoder *d)
     decode_add_use(in, expects ? decode_const(d, 1, 4) : given);
     decode_add_use(in, expects ? given : decode_const(d, 0, 4));
 }
+
+/* cp.async.mbarrier.arrive{.noinc}{.shared{::cta}}.b64 [address] */
+void decode_cp_async_arrive(decoder *d)
+{
+    const decode_words *w = &d->words;
+    if (w->mode != MODE_ARRIVE || (w->flags & ~(F(MBARRIER) | F(NOINC))) || w->is_cluster ||
+        (w->has_space && (w->space != SPACE_SHARED || w->second_space)) || w->action >= 0 ||
+        w->type_count != 1 || w->types[0] != TYPE_B64 || w->cache_hint) {
+        decode_unknown(d);
+    }
+    decode_operand_count(d, 1, 1);
+    decode_address at = decode_address_in(d, &d->statement->operands[0],
+                                          w->has_space ? SPACE_SHARED : SPACE_GENERIC);
+    uint32_t result = decode_register_new(d, 8);
+    decode_instr *in = decode_emit(d, IR_cp_async_arrive);
+    in->in.imm = at.offset;
+    in->in.aux = MBARRIER_COPIED | (at.wide ? AUX_WIDE : 0) |
+                 (w->flags & F(NOINC) ? MBARRIER_NOINC : 0) |
+                 (at.space == SPACE_GENERIC ? MBARRIER_GENERIC : 0);
+    decode_add_def(in, result);
+    decode_add_use(in, at.base);
+    decode_add_use(in, decode_const(d, 1, 4));
+    decode_add_use(in, decode_const(d, 0, 4));
+}

@@ -294,7 +294,11 @@ void decode_cp_async(decoder *d)
         decode_bulk(d);
         return;
     }
-    if (d->words.flags || d->words.action >= 0 ||
+    if (d->words.flags & F(MBARRIER)) {
+        decode_cp_async_arrive(d);
+        return;
+    }
+    if (d->words.flags || d->words.type_count || d->words.action >= 0 ||
         (d->words.mode != MODE_ASYNC && d->words.has_space)) {
         decode_unknown(d);
     }

@@ -352,7 +352,8 @@ void bulk_wait(emu_warp *w, const emu_instr *in, uint32_t mask);
 /* copies=late: what the mbarrier there is told of moves now; UINT32_MAX: what any is. True:
  * something did. */
 bool bulk_land(exec_block *block, uint32_t address);
-/* All warps have ended. */
+/* All warps have ended: of the block, of the cluster. */
+void bulk_leave(exec_block *block);
 void bulk_end(exec_block *block);
 /* A range of global memory that the copy reads or writes; false: a fault was raised. */
 bool bulk_check_global(emu_warp *w, const emu_instr *in, const bulk_copy *c, uint64_t first,
@@ -404,6 +405,9 @@ void race_cluster_arrive(emu_warp *w, const emu_instr *in);
 void race_cluster_complete(exec_cluster *cluster);
 void race_cluster_wait(emu_warp *w); /* for a phase that is over */
 void race_cluster_free(race_cluster *race); /* NULL allowed */
+/* All warps have ended: a block, and which of its warps, whose accesses to the shared memory of this
+ * one nothing orders before; NULL: there is none. */
+const exec_block *race_block_left(const exec_block *block, int *warp);
 void race_block_free(race_block *race); /* NULL allowed */
 /* An access in bounds, before its bytes move; the addresses are those of the space, of `mask`'s
  * lanes; owner: of shared memory. False: a fault was raised. */
@@ -417,6 +421,8 @@ void race_complete(exec_block *block, const block_barrier *barrier);
 uint32_t race_step(const emu_warp *w); /* the warp's own */
 bool race_knows(const emu_warp *w, const exec_block *block, int warp, uint32_t step);
 void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, exec_block *block, uint64_t address);
+/* Who waits there will know of all cp.async that the warp has issued. */
+void race_mbarrier_copied(emu_warp *w, exec_block *block, uint64_t address);
 void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address);
 bool race_bulk(emu_warp *w, const emu_instr *in, ptx_space space, exec_block *owner,
                uint32_t access, uint64_t first, uint64_t bytes);

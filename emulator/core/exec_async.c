@@ -213,7 +213,7 @@ DEFINE_HANDLER(cp_async_commit)
     LANES(w->groups[i]++;);
 }
 
-/* The lanes of a copy whose group `mask` waits for; imm as in cp_async_wait. */
+/* The lanes of a copy whose group `mask` waits for; `pending` as in finish_copies. */
 static inline u32 arrived_lanes(const emu_warp *w, const async_copy *copy, s64 pending, u32 mask)
 {
     u32 lanes = 0;
@@ -226,8 +226,8 @@ static inline u32 arrived_lanes(const emu_warp *w, const async_copy *copy, s64 p
     return lanes & copy->mask & mask;
 }
 
-/* imm: how many of the latest groups may stay pending; -1: wait for all, committed or not */
-DEFINE_HANDLER(cp_async_wait)
+/* pending: how many of the latest groups may stay so; -1: none of all, committed or not */
+static void finish_copies(emu_warp *w, s64 pending, u32 mask)
 {
     u8 *known = (u8 *)w->block->shared_known;
     static const u8 all[2] = {0xff, 0xff};
@@ -235,7 +235,7 @@ DEFINE_HANDLER(cp_async_wait)
     int kept = 0;
     for (int k = 0; k < w->copy_count; k++) {
         async_copy *copy = &w->copies[k];
-        u32 arrived = arrived_lanes(w, copy, in->imm, mask);
+        u32 arrived = arrived_lanes(w, copy, pending, mask);
         for (u32 left = arrived; left; left &= left - 1) {
             u64 offset = copy->target[__builtin_ctz(left)];
             if (late) {
@@ -257,7 +257,20 @@ DEFINE_HANDLER(cp_async_wait)
         }
     }
     w->copy_count = kept;
+}
+
+/* imm: as pending above */
+DEFINE_HANDLER(cp_async_wait)
+{
+    finish_copies(w, in->imm, mask);
     if (w->block->race) {
         race_copies_waited(w);
     }
+}
+
+/* cp.async.mbarrier.arrive: the copies are done, but only who waits at the mbarrier learns of it */
+DEFINE_HANDLER(cp_async_arrive)
+{
+    finish_copies(w, -1, mask);
+    mbarrier_run(w, in, mask);
 }

@@ -280,6 +280,14 @@ static void perform(operation *o, int lane)
         memcpy(o->w->registers + o->in->r[0] + (size_t)lane * 8, &state, sizeof state);
         break;
     }
+    case MBARRIER_COPIED:
+        if (o->block->race) {
+            race_mbarrier_copied(o->w, o->block, o->address);
+        }
+        if (o->kind & MBARRIER_NOINC) {
+            arrive(o, b);
+        }
+        break;
     case MBARRIER_EXPECT_TX:
     case MBARRIER_COMPLETE_TX: {
         bool expects = (o->kind & MBARRIER_KIND) == MBARRIER_EXPECT_TX;

@@ -92,6 +92,7 @@ void race_block_start(exec_block *block)
     race_block *race = block->race;
     shadow_reset(&race->shared, block->shared_bytes);
     sync_forget(&race->places);
+    clock_reset(&race->visitors, NULL);
     for (int i = 0; i < EXEC_BARRIERS; i++) {
         forget_barrier(race, (size_t)i);
     }
@@ -108,6 +109,7 @@ void race_block_free(race_block *race)
     free(race->shared.granules);
     free(race->shared.more);
     sync_free(&race->places);
+    clock_free(&race->visitors);
     for (int i = 0; i < EXEC_BARRIERS; i++) {
         clock_free(&race->barriers[i]);
         for (int k = 0; k < SCOPES; k++) {
@@ -123,6 +125,55 @@ void race_block_free(race_block *race)
         }
     }
     free(race);
+}
+
+/* ---- visits of other blocks ---- */
+
+static void visit_block(const emu_warp *w, const exec_block *owner, uint32_t access)
+{
+    race_part part = {.block = w->block->linear};
+    race_clock clock = {.parts = &part, .count = 1};
+    if (owner == w->block) {
+        return;
+    }
+    if (access & ACCESS_BULK) {
+        part.bulk[w->index] = w->bulk_issued + 1;
+    } else {
+        part.steps[w->index] = race_step(w);
+    }
+    clock_join(&owner->race->visitors, &clock);
+}
+
+static const exec_block *find_block(const exec_cluster *cluster, uint64_t linear)
+{
+    const exec_block *block = cluster->blocks;
+    while (block->linear != linear) {
+        block++;
+    }
+    return block;
+}
+
+const exec_block *race_block_left(const exec_block *block, int *warp)
+{
+    const race_clock *visitors = &block->race->visitors;
+    const exec_block *late = NULL;
+    race_clock known = {0};
+    for (int i = 0; i < block->warp_count; i++) {
+        clock_join(&known, &block->race->warps[i].clock);
+    }
+    for (size_t i = 0; i < visitors->count && !late; i++) {
+        const race_part *visitor = &visitors->parts[i];
+        const race_part *seen = clock_find(&known, visitor->block);
+        for (int k = 0; k < EXEC_MAX_WARPS && !late; k++) {
+            if (visitor->steps[k] > (seen ? seen->steps[k] : 0) ||
+                visitor->bulk[k] > (seen ? seen->bulk[k] : 0)) {
+                late = find_block(block->cluster, visitor->block);
+                *warp = k;
+            }
+        }
+    }
+    clock_free(&known);
+    return late;
 }
 
 /* ---- accesses ---- */
@@ -151,6 +202,9 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, exec_block *
     bool is_strong = (in->order & ORDER_STRONG) && !(access & ACCESS_BULK);
     race_warp *warp = &block->race->warps[w->index];
     race_places *places = is_shared ? &owner->race->places : &grid->race->places;
+    if (is_shared) {
+        visit_block(w, owner, access);
+    }
     if (is_strong && (access & ACCESS_READ)) {
         sync_acquire(warp, places, in, at, mask);
     }
@@ -306,9 +360,18 @@ bool race_knows(const emu_warp *w, const exec_block *block, int warp, uint32_t s
 
 void race_mbarrier_arrive(emu_warp *w, const emu_instr *in, exec_block *block, uint64_t address)
 {
+    visit_block(w, block, 0);
     sync_arrive(&w->block->race->warps[w->index], &block->race->places, block->linear, in,
                 address);
     next_step(w->block, w->index);
+}
+
+void race_mbarrier_copied(emu_warp *w, exec_block *block, uint64_t address)
+{
+    race_part part = {.block = w->block->linear};
+    race_clock clock = {.parts = &part, .count = 1};
+    part.copies[w->index] = w->copies_issued;
+    sync_add(&block->race->places, block->linear, &clock, address);
 }
 
 void race_mbarrier_wait(emu_warp *w, const emu_instr *in, uint64_t address)

@@ -149,6 +149,7 @@ struct race_grid {
 struct race_block {
     race_shadow shared;
     race_places places;
+    race_clock visitors; /* the last steps and bulk copies of other blocks that touched its memory */
     race_clock barriers[EXEC_BARRIERS], barriers_seen[EXEC_BARRIERS][SCOPES];
     race_warp warps[EXEC_MAX_WARPS];
 };

@@ -174,6 +174,35 @@ Test(bulk, sizes_addresses_and_objects_are_checked)
     CHECK_MISTAKES(cases);
 }
 
+Test(bulk, prefetches_move_nothing)
+{
+    expect("a range", FIRST "rest: cp.async.bulk.prefetch.L2.global [%in], 256;\n", 64, 64,
+           nothing);
+}
+
+/* Every thread copies its word by cp.async and has an mbarrier told. */
+#define SMALL_COPY(count, words)                                                                   \
+    FIRST "mbarrier.init.shared.b64 [shared+8192], " count ";\nrest: bar.sync 0;\n"                \
+          "mov.u32 %r0, shared; mad.lo.u32 %r1, %thread, 4, %r0; mul.wide.u32 %rd1, %thread, 4;\n" \
+          "add.s64 %rd1, %rd1, %in; cp.async.ca.shared.global [%r1], [%rd1], 4;\n"                 \
+          "cp.async.mbarrier.arrive." words "shared.b64 [shared+8192];\n"
+
+Test(bulk, small_copies_tell_an_mbarrier)
+{
+    static const kernel_mistake cases[] = {
+        {"not waited for",
+         SMALL_COPY("64", "noinc.") "bar.sync 0;\n" KEEP,
+         64,
+         {"race: read after"}},
+        {"not counted", SMALL_COPY("64", "") WAIT("0") KEEP, 64, {"deadlock"}},
+    };
+    expect("counted", SMALL_COPY("64", "noinc.") WAIT("0") KEEP, 64, 64, as_given);
+    expect("beside an arrival",
+           SMALL_COPY("64", "") "mbarrier.arrive.shared.b64 _, [shared+8192];\n" WAIT("0") KEEP, 64,
+           64, as_given);
+    CHECK_MISTAKES(cases);
+}
+
 Test(bulk, what_nothing_orders_is_a_race)
 {
     static const kernel_mistake cases[] = {

@@ -303,3 +303,29 @@ Test(cluster, flags_order_blocks)
     expect("of scope .cluster", FLAG("cluster") KEEP, 2, 32, the_given);
     kernel_mistakes(narrow, 1, in, sizeof in);
 }
+
+Test(cluster, grids_wait_for_nothing)
+{
+    expect("griddepcontrol",
+           "griddepcontrol.wait;\n" WRITE "griddepcontrol.launch_dependents;\n" KEEP, 2, 32,
+           its_own);
+}
+
+Test(cluster, a_block_may_not_leave_before_its_visitors)
+{
+    static const kernel_mistake mistakes[] = {
+        {"a store",
+         RANK MEET "setp.eq.u32 %p0, %r10, 0; @!%p0 exit;\n"
+                   "mapa.shared::cluster.u32 %r3, %r0, %r11; st.shared::cluster.u32 [%r3], %r0;\n",
+         32,
+         {"exited", "number "}},
+        {"a load, and a block's barrier",
+         RANK FIRST "@%p1 st.shared.u32 [%r0], %r0;\n" MEET
+                    "setp.eq.u32 %p0, %r10, 0; @!%p0 bra late;\n"
+                    "mapa.shared::cluster.u32 %r3, %r0, %r11; ld.shared::cluster.u32 %r2, [%r3];\n"
+                    "late: bar.sync 0;\n",
+         32,
+         {"exited", "number "}},
+    };
+    kernel_mistakes(mistakes, sizeof mistakes / sizeof *mistakes, in, sizeof in);
+}

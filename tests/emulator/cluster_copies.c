@@ -216,6 +216,32 @@ Test(cluster_copies, what_may_not_be_done)
     kernel_mistakes(mistakes, sizeof mistakes / sizeof *mistakes, in, sizeof in);
 }
 
+Test(cluster_copies, a_block_may_not_leave_before_its_visitors)
+{
+    static const kernel_mistake mistakes[] = {
+        {"an arrival",
+         INIT("1") "@%p2 mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r12+8192];\n",
+         32,
+         {"exited", "number "}},
+        {"a copy",
+         INIT("1") "@%p2 " LOAD " [%r12], [%in], 256, [%r12+8192];\n",
+         32,
+         {"exited", "number "}},
+        {"a copy from it",
+         INIT("1") WRITE "fence.proxy.async; bar.sync 0;\n"
+                         "@%p2 " PEER " [%r12], [shared+1024], 128, [%r12+8192];\n",
+         32,
+         {"exited", "number "}},
+    };
+    kernel_mistakes(mistakes, sizeof mistakes / sizeof *mistakes, in, sizeof in);
+    expect("whoever waits for the arrival may leave",
+           INIT("64") "mad.lo.u32 %r1, %thread, 4, %r12; mad.lo.u32 %r2, %r10, 1000, %thread;\n"
+                      "st.shared::cluster.u32 [%r1], %r2;\n"
+                      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r12+8192];\n" WAIT(
+                          "acquire.cluster.", "0") KEEP,
+           from_the_other);
+}
+
 /*
  * A ring of two stages of 256 bytes in both blocks. Warp 0 of each block loads one half of a stage
  * for both; warp 1 of each adds up the stage and tells the producers of both that it is free. Full
@@ -309,4 +335,12 @@ Test(cluster_copies, a_stage_that_is_freed_for_its_own_block_alone_is_a_race, .t
                  SCHEDULES / 2);
     cr_expect_eq(count_reports(&narrow, "race: a bulk copy's write after read, by another block"),
                  SCHEDULES);
+}
+
+Test(cluster_copies, leaving_the_ring_too_early_is_found_under_every_schedule, .timeout = 120)
+{
+    static const program early = {
+        "early", PIPELINE("2", ARRIVE_AT("%r17", "cluster") ARRIVE_AT("%r18", "cluster"), ""), 2,
+        64};
+    cr_expect_eq(count_reports(&early, "exited"), SCHEDULES);
 }
