@@ -407,3 +407,82 @@ Test(isa_mbarrier, waits_for_a_phase_that_lasts_say_so_however_often_and_the_thr
     for (int i = 0; i < 5; i++)
         cr_expect_eq(found[i], wanted[i], "word %d is %u, not %u", i, found[i], wanted[i]);
 }
+
+/* ---- cp.async.mbarrier.arrive ---------------------------------------------------------------- */
+
+enum { COPIES = 6, THREADS = 64, ROUNDS = 2, BARRIER = 16376 /* behind the copies */ };
+
+/* Copies from %rd1 on, and arrivals; gives how many of a thread the phase must count on. */
+static int emit_async(sequence *s)
+{
+    int noincs = 0;
+    for (int c = 0; c < COPIES; c++) {
+        emit(&s->text, "cp.async.cg.shared.global [%%r20+%d], [%%rd1+%d], 16;\n", 1024 * c,
+             1024 * c);
+        for (int arrivals = c == COPIES - 1 ? 1 : below(s, 3); arrivals > 0; arrivals--) {
+            bool is_noinc = below(s, 2);
+            const char *space = PICK(s, "", ".shared", ".shared::cta");
+            emit(&s->text, "cp.async.mbarrier.arrive%s%s.b64 [%s];\n", is_noinc ? ".noinc" : "",
+                 space, *space ? PICK(s, "shared+16376", "%r21") : "%rd2");
+            noincs += is_noinc;
+        }
+    }
+    return noincs;
+}
+
+/* The slots of another thread go to %rd3 and on. */
+static void emit_round(sequence *s, const char *copies, int round)
+{
+    emit(&s->text, "%s", copies);
+    if (below(s, 2))
+        emit(&s->text,
+             "cp.async.wait_all; bar.sync 0; mbarrier.test_wait.parity.shared.b64 %%p1, [%%r21], "
+             "%d; @%%p1 st.global.u32 [%%out+%d], %%r21;\n",
+             round, 1024 * ROUNDS * COPIES);
+    emit(&s->text,
+         "mbarrier.arrive.shared.b64 _, [%%r21];\n"
+         "again%d: mbarrier.try_wait.parity.shared.b64 %%p1, [%%r21], %d; @!%%p1 bra again%d;\n",
+         round, round, round);
+    for (int c = 0; c < COPIES; c++)
+        emit(&s->text,
+             "ld.shared.v4.b32 {%%r1, %%r2, %%r3, %%r4}, [%%r22+%d]; st.global.v4.b32 [%%rd3+%d], "
+             "{%%r1, %%r2, %%r3, %%r4};\n",
+             1024 * c, 1024 * (COPIES * round + c));
+    emit(&s->text, "bar.sync 0;\n");
+}
+
+Test(isa_mbarrier, copies_before_an_asynchronous_arrival_are_there_and_count_once_or_not_at_all)
+{
+    enum { BYTES = ROUNDS * COPIES * THREADS * 16 };
+    static uint8_t in[BYTES], out[BYTES + 4];
+    sequence *s = malloc(sizeof *s), *copies = malloc(sizeof *copies);
+    cr_assert(s && copies);
+    for (uint64_t turn = 0; turn < 60; turn++) {
+        *s = (sequence){.random = turn};
+        *copies = (sequence){.random = turn};
+        for (size_t i = 0; i < sizeof in; i++)
+            in[i] = (uint8_t)below(s, 256);
+        int noincs = emit_async(copies), distance = below(s, THREADS);
+        emit(&s->text,
+             "mul.lo.u32 %%r20, %%thread, 16; cvt.u64.u32 %%rd4, %%r20; add.u64 %%rd1, %%in, "
+             "%%rd4; add.u64 %%rd3, %%out, %%rd4; mov.u32 %%r0, shared; add.u32 %%r21, %%r0, %d;\n"
+             "add.u32 %%r22, %%thread, %d; rem.u32 %%r22, %%r22, %d; mad.lo.u32 %%r22, %%r22, 16, "
+             "%%r0; add.u32 %%r20, %%r20, %%r0; cvta.shared.u64 %%rd2, shared; add.u64 %%rd2, "
+             "%%rd2, %d;\nsetp.eq.u32 %%p0, %%thread, 0; @%%p0 mbarrier.init.shared.b64 [%%r21], "
+             "%d; bar.sync 0;\n",
+             BARRIER, distance, THREADS, BARRIER, THREADS * (1 + noincs));
+        emit_round(s, copies->text.at, 0);
+        emit(&s->text, "add.u64 %%rd1, %%rd1, %d;\n", 1024 * COPIES);
+        emit_round(s, copies->text.at, 1);
+        kernel_run("copies", s->text.at, 1, THREADS, in, sizeof in, out, sizeof out);
+        for (int i = 0; i < BYTES; i++) {
+            int thread = (i / 16 + distance) % THREADS, from = i / 1024 * 1024 + thread * 16;
+            cr_assert_eq(out[i], in[from + i % 16], "turn %d: byte %d\n%s", (int)turn, i,
+                         s->text.at);
+        }
+        cr_assert_eq(out[BYTES], 0, "turn %d: a phase was over too early\n%s", (int)turn,
+                     s->text.at);
+    }
+    free(copies);
+    free(s);
+}
