@@ -3,7 +3,9 @@
  */
 #include <criterion/criterion.h>
 #include <stdint.h>
+#include <stdlib.h>
 
+#include "compiled.h"
 #include "device.h"
 
 enum { BLOCKS = 24 };
@@ -192,5 +194,26 @@ Test(cluster_launch, a_captured_launch_keeps_its_cluster)
     cr_expect_eq(cuGraphExecDestroy(ready), CUDA_SUCCESS);
     cr_expect_eq(cuGraphDestroy(graph), CUDA_SUCCESS);
     cr_expect_eq(cuStreamDestroy(config.hStream), CUDA_SUCCESS);
+    device_close();
+}
+
+Test(cluster_launch, a_program_of_cooperative_groups_runs)
+{
+    enum { BINS = 64, COUNT = 5000 };
+    uint32_t values[COUNT], bins[BINS] = {0}, wanted[BINS] = {0};
+    for (uint32_t i = 0; i < COUNT; i++) {
+        values[i] = i * i * 2654435761u >> 7;
+        wanted[values[i] % BINS]++;
+    }
+    device_open();
+    char *ptx = compiled_ptx("clusters.cu", "compute_90");
+    CUmodule module = device_load(ptx, "clusters.cu");
+    CUdeviceptr in = device_upload(values, sizeof values), out = device_upload(bins, sizeof bins);
+    uint32_t count = COUNT;
+    LAUNCH(module, "spread_histogram", 8, 96, &in, &count, &out);
+    device_download(bins, out, sizeof bins);
+    for (int i = 0; i < BINS; i++)
+        cr_assert_eq(bins[i], wanted[i], "bin %d has %u, not %u", i, bins[i], wanted[i]);
+    free(ptx);
     device_close();
 }
