@@ -140,22 +140,21 @@ static memory *random_memory(const element_type *type)
     return m;
 }
 
-/* An element lies within 16 bytes, which stay together in shared memory. */
 static int apply(const shape *s, action what, memory *m, size_t base)
 {
+    if (what == LOAD)
+        return load_box(s, m->wanted_room, m->wanted_global + base);
     int inside = 0;
     for (int i = 0; i < box_elements(s); i++) {
-        size_t offset, bytes = s->type->bytes, place = place_of_byte(s, (size_t)i * bytes);
-        if (find_element(s, i, &offset)) {
-            uint8_t *global = m->wanted_global + base + offset, *room = m->wanted_room + place;
-            if (what == ADD)
-                add_element(s->type, global, room);
-            else
-                memcpy(what == LOAD ? room : global, what == LOAD ? global : room, bytes);
-            inside++;
-        } else if (what == LOAD) {
-            memset(m->wanted_room + place, 0, bytes);
-        }
+        size_t offset, bytes = s->type->bytes;
+        const uint8_t *from = m->wanted_room + place_of_byte(s, (size_t)i * bytes);
+        if (!find_element(s, i, &offset))
+            continue;
+        if (what == ADD)
+            add_element(s->type, m->wanted_global + base + offset, from);
+        else
+            memcpy(m->wanted_global + base + offset, from, bytes);
+        inside++;
     }
     return inside;
 }

@@ -199,6 +199,23 @@ static CUtensorMapSwizzle code_of(int span)
                         : CU_TENSOR_MAP_SWIZZLE_128B;
 }
 
+/* An element lies within 16 bytes, which stay together in shared memory. */
+int load_box(const shape *s, uint8_t *shared, const uint8_t *tensor)
+{
+    int inside = 0;
+    for (int i = 0; i < box_elements(s); i++) {
+        size_t offset, bytes = s->type->bytes;
+        uint8_t *to = shared + place_of_byte(s, (size_t)i * bytes);
+        if (find_element(s, i, &offset)) {
+            memcpy(to, tensor + offset, bytes);
+            inside++;
+        } else {
+            memset(to, 0, bytes);
+        }
+    }
+    return inside;
+}
+
 CUresult encode_shape(CUtensorMap *map, const shape *s, CUdeviceptr at)
 {
     return cuTensorMapEncodeTiled(map, s->type->code, (cuuint32_t)s->rank, (void *)at, s->sizes,

@@ -53,6 +53,8 @@ size_t box_bytes(const shape *s);
 int find_element(const shape *s, int element, size_t *offset);
 /* Where a byte of a box lies in shared memory. */
 size_t place_of_byte(const shape *s, size_t byte);
+/* Into shared memory; `tensor` is its first byte. Gives how many elements lie inside. */
+int load_box(const shape *s, uint8_t *shared, const uint8_t *tensor);
 /* What `to` has once `from` was added to it. */
 void add_element(const element_type *t, uint8_t *to, const uint8_t *from);
 
