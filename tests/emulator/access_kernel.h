@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ptx_text.h"
+
 enum { ACCESS_LANES = 32, ACCESS_BYTES = 64 };
 
 typedef struct access_type {
@@ -29,20 +31,13 @@ typedef struct access_place {
     int is_uniform;      /* the same bytes for every lane, those of lane 0 */
 } access_place;
 
-/* A growing PTX text. */
-typedef struct access_text {
-    char *chars;
-    size_t length;
-} access_text;
-void access_write(access_text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
 /* The elements' registers in braces, or the one: of `bytes` and class, %rd4 and on (b128: %q4, f32:
  * %f4, f64: %g4). */
-void access_registers(access_text *t, const access_type *type, int count);
+void access_registers(ptx_text *t, const access_type *type, int count);
 /* Register `index` of those as 64 bits (128: two words) to %out + offset. */
-void access_store_register(access_text *t, const access_type *type, int index, int offset);
+void access_store_register(ptx_text *t, const access_type *type, int index, int offset);
 /* Registers from the 64-bit words at the lane's bytes of `in`. */
-void access_load_registers(access_text *t, const access_type *type, int count);
+void access_load_registers(ptx_text *t, const access_type *type, int count);
 
 /* Vectors that the type has in the place. */
 int access_fits(const access_place *place, const access_type *type, int count);
@@ -52,7 +47,7 @@ int access_fits(const access_place *place, const access_type *type, int count);
  * %out (out_bytes for each lane, at %out). The module has a constant and a parameter with the bytes
  * of lane 0, and a function that hands its 64 bytes back.
  */
-void access_run(const char *what, const access_text *body, const uint8_t *in, size_t in_bytes,
+void access_run(const char *what, const ptx_text *body, const uint8_t *in, size_t in_bytes,
                 uint8_t *out, size_t out_bytes);
 
 #endif

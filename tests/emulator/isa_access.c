@@ -1,8 +1,6 @@
 /* isa_access.c: ld, ldu and st of every type and vector in every state space (PTX ISA 9.7.9.8
  * to 9.7.9.12). */
 #include <criterion/criterion.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "access_kernel.h"
@@ -23,10 +21,10 @@ static void fill(uint8_t in[ACCESS_LANES][ACCESS_BYTES])
     }
 }
 
-static void write_vector_word(access_text *t, int count)
+static void write_vector_word(ptx_text *t, int count)
 {
     if (count > 1)
-        access_write(t, ".v%d", count);
+        emit(t, ".v%d", count);
 }
 
 /* ---- loads ---- */
@@ -77,14 +75,14 @@ static uint64_t loaded(const access_type *type, const uint8_t *bytes)
     return value;
 }
 
-static void write_load(access_text *t, const char *opcode, const access_place *place,
+static void write_load(ptx_text *t, const char *opcode, const access_place *place,
                        const access_type *type, int count, int offset)
 {
-    access_write(t, "%s%s", opcode, place->space);
+    emit(t, "%s%s", opcode, place->space);
     write_vector_word(t, count);
-    access_write(t, ".%s ", type->name);
+    emit(t, ".%s ", type->name);
     access_registers(t, type, count);
-    access_write(t, ", [%s+%d];\n", place->address, type->bytes * count);
+    emit(t, ", [%s+%d];\n", place->address, type->bytes * count);
     for (int i = 0; i < count; ++i)
         access_store_register(t, type, i, offset + i * (type->bytes == 16 ? 16 : 8));
 }
@@ -98,10 +96,10 @@ static void check_loads(const char *opcode, const access_place *place, int count
 {
     static uint8_t in[ACCESS_LANES][ACCESS_BYTES];
     static uint64_t out[ACCESS_LANES][256];
-    access_text body = {0};
+    ptx_text body = {0};
     int words = 0;
     fill(in);
-    access_write(&body, "%s", place->setup);
+    emit(&body, "%s", place->setup);
     for (int k = 0; k < access_type_count; ++k) {
         if (access_fits(place, &access_types[k], count)) {
             write_load(&body, opcode, place, &access_types[k], count, 8 * words);
@@ -125,7 +123,6 @@ static void check_loads(const char *opcode, const access_place *place, int count
             got += n + n % 2;
         }
     }
-    free(body.chars);
 }
 
 Test(isa_access, loads_take_the_bytes_of_every_type_in_every_space)
@@ -165,28 +162,26 @@ static const access_place targets[] = {
 enum { TARGETS = sizeof targets / sizeof targets[0] };
 
 /* Fills the target with ones, stores, and copies all of it to %out + offset. */
-static void write_store(access_text *t, const access_place *place, const access_type *type,
-                        int count, int offset)
+static void write_store(ptx_text *t, const access_place *place, const access_type *type, int count,
+                        int offset)
 {
     int is_param = strncmp(place->space, ".param", 6) == 0;
     int is_out = strcmp(place->address, "%out") == 0 || strstr(place->setup, "%out");
     const char *at = place->address;
     int base = is_out ? offset : 0; /* where the copy ends up, too */
-    access_write(t, "{ .reg .b64 %%w; %s\n",
-                 is_param ? ".param .align 64 .b8 given[64]; .param .align 64 .b8 returned[64];"
-                          : "");
+    emit(t, "{ .reg .b64 %%w; %s\n",
+         is_param ? ".param .align 64 .b8 given[64]; .param .align 64 .b8 returned[64];" : "");
     for (int i = 0; i < WORDS; ++i)
-        access_write(t, "mov.b64 %%w, -1; st%s.b64 [%s+%d], %%w;\n", place->space, at,
-                     base + 8 * i);
-    access_write(t, "st%s", place->space);
+        emit(t, "mov.b64 %%w, -1; st%s.b64 [%s+%d], %%w;\n", place->space, at, base + 8 * i);
+    emit(t, "st%s", place->space);
     write_vector_word(t, count);
-    access_write(t, ".%s [%s+%d], ", type->name, at, base + type->bytes * count);
+    emit(t, ".%s [%s+%d], ", type->name, at, base + type->bytes * count);
     access_registers(t, type, count);
-    access_write(t, ";\n%s", is_param ? "call.uni (returned), copy, (given);\n" : "");
+    emit(t, ";\n%s", is_param ? "call.uni (returned), copy, (given);\n" : "");
     for (int i = 0; i < WORDS; ++i)
-        access_write(t, "ld%s.b64 %%w, [%s+%d]; st.global.b64 [%%out+%d], %%w;\n", place->space,
-                     is_param ? "returned" : at, base + 8 * i, offset + 8 * i);
-    access_write(t, "}\n");
+        emit(t, "ld%s.b64 %%w, [%s+%d]; st.global.b64 [%%out+%d], %%w;\n", place->space,
+             is_param ? "returned" : at, base + 8 * i, offset + 8 * i);
+    emit(t, "}\n");
 }
 
 /* Elements as registers of 64 bits from the lane's words: a store takes their low bytes. */
@@ -202,10 +197,10 @@ static void stored(uint8_t expected[ACCESS_BYTES], const access_type *type, int 
 static void check_stores(const access_place *place, int count)
 {
     static uint8_t in[ACCESS_LANES][ACCESS_BYTES], out[ACCESS_LANES * 15 * ACCESS_BYTES];
-    access_text body = {0};
+    ptx_text body = {0};
     int fitting = 0;
     fill(in);
-    access_write(&body, "%s", place->setup);
+    emit(&body, "%s", place->setup);
     for (int k = 0; k < access_type_count; ++k) {
         if (access_fits(place, &access_types[k], count)) {
             access_load_registers(&body, &access_types[k], count);
@@ -225,7 +220,6 @@ static void check_stores(const access_place *place, int count)
             got += ACCESS_BYTES;
         }
     }
-    free(body.chars);
 }
 
 Test(isa_access, stores_write_the_bytes_of_every_type_and_no_others)

@@ -3,7 +3,6 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "access_kernel.h"
@@ -178,16 +177,16 @@ typedef struct atomic_case {
 } atomic_case;
 
 /* Registers %a.., %b.., %c..: an operand of each. */
-static void write_operands(access_text *t, const atomic_case *c, const char *prefix)
+static void write_operands(ptx_text *t, const atomic_case *c, const char *prefix)
 {
     for (int i = 0; i < c->count; ++i)
-        access_write(t, "%s%%%s%d", i ? ", " : c->count > 1 ? "{" : "", prefix, i);
-    access_write(t, "%s", c->count > 1 ? "}" : "");
+        emit(t, "%s%%%s%d", i ? ", " : c->count > 1 ? "{" : "", prefix, i);
+    emit(t, "%s", c->count > 1 ? "}" : "");
 }
 
 /* Loads or stores the registers of an operand. */
-static void write_moves(access_text *t, const atomic_case *c, const char *prefix,
-                        const char *opcode, const char *address)
+static void write_moves(ptx_text *t, const atomic_case *c, const char *prefix, const char *opcode,
+                        const char *address)
 {
     static const char *const sizes[] = {[2] = "b16", [4] = "b32", [8] = "b64", [16] = "b128"};
     for (int i = 0; i < c->count; ++i) {
@@ -195,42 +194,41 @@ static void write_moves(access_text *t, const atomic_case *c, const char *prefix
         snprintf(at, sizeof at, "[%s+%d]", address, i * c->type->bytes);
         snprintf(reg, sizeof reg, "%%%s%d", prefix, i);
         int loads = opcode[0] == 'l';
-        access_write(t, "%s.global.%s %s, %s;\n", opcode, sizes[c->type->bytes], loads ? reg : at,
-                     loads ? at : reg);
+        emit(t, "%s.global.%s %s, %s;\n", opcode, sizes[c->type->bytes], loads ? reg : at,
+             loads ? at : reg);
     }
 }
 
 /* %out: memory, then what was returned. */
-static void write_case(access_text *t, const atomic_case *c)
+static void write_case(ptx_text *t, const atomic_case *c)
 {
     static const char *const registers[] = {[2] = "b16", [4] = "b32", [8] = "b64", [16] = "b128"};
     int returns = strcmp(c->opcode, "atom") == 0;
     const char *reg = c->type->class == 'f' && c->type->element == 4   ? "f32"
                       : c->type->class == 'f' && c->type->element == 8 ? "f64"
                                                                        : registers[c->type->bytes];
-    access_write(
-        t, "%s.reg .%s %%a<8>, %%b<8>, %%c<8>;\nld.global.v2.b64 {%%rd10, %%rd11}, [%%rd0];\n",
-        c->place->setup, reg);
-    access_write(t, "st%s.b64 [%s], %%rd10; st%s.b64 [%s+8], %%rd11;\n", c->place->space,
-                 c->place->address, c->place->space, c->place->address);
+    emit(t, "%s.reg .%s %%a<8>, %%b<8>, %%c<8>;\nld.global.v2.b64 {%%rd10, %%rd11}, [%%rd0];\n",
+         c->place->setup, reg);
+    emit(t, "st%s.b64 [%s], %%rd10; st%s.b64 [%s+8], %%rd11;\n", c->place->space, c->place->address,
+         c->place->space, c->place->address);
     write_moves(t, c, "b", "ld", "%rd0+16");
     write_moves(t, c, "c", "ld", "%rd0+32");
-    access_write(t, "%s%s.%s%s", c->opcode, c->place->space, c->operation->name,
-                 c->type->format ? ".noftz" : "");
+    emit(t, "%s%s.%s%s", c->opcode, c->place->space, c->operation->name,
+         c->type->format ? ".noftz" : "");
     if (c->count > 1)
-        access_write(t, ".v%d", c->count);
-    access_write(t, ".%s ", c->type->name);
+        emit(t, ".v%d", c->count);
+    emit(t, ".%s ", c->type->name);
     if (returns) {
         write_operands(t, c, "a");
-        access_write(t, ", ");
+        emit(t, ", ");
     }
-    access_write(t, "[%s], ", c->place->address);
+    emit(t, "[%s], ", c->place->address);
     write_operands(t, c, "b");
-    access_write(t, "%s;\n", strcmp(c->operation->name, "cas") == 0 ? ", %c0" : "");
-    access_write(t,
-                 "ld%s.b64 %%rd10, [%s]; ld%s.b64 %%rd11, [%s+8]; st.global.v2.b64 [%%out], "
-                 "{%%rd10, %%rd11};\n",
-                 c->place->space, c->place->address, c->place->space, c->place->address);
+    emit(t, "%s;\n", strcmp(c->operation->name, "cas") == 0 ? ", %c0" : "");
+    emit(t,
+         "ld%s.b64 %%rd10, [%s]; ld%s.b64 %%rd11, [%s+8]; st.global.v2.b64 [%%out], "
+         "{%%rd10, %%rd11};\n",
+         c->place->space, c->place->address, c->place->space, c->place->address);
     if (returns)
         write_moves(t, c, "a", "st", "%out+16");
 }
@@ -261,7 +259,7 @@ static void expect(uint8_t memory[OPERAND_BYTES], const atomic_case *c, const ui
 static void check(const atomic_case *c)
 {
     uint8_t in[ACCESS_LANES][LANE_BYTES + ACCESS_BYTES], out[ACCESS_LANES][2 * OPERAND_BYTES];
-    access_text body = {0};
+    ptx_text body = {0};
     memset(in, 0, sizeof in);
     for (int lane = 0; lane < ACCESS_LANES; ++lane)
         draw_lane(in[lane], c->type);
@@ -277,7 +275,6 @@ static void check(const atomic_case *c)
                   "%s%s.%s.v%d.%s lane %d: result", c->opcode, c->place->space, c->operation->name,
                   c->count, c->type->name, lane);
     }
-    free(body.chars);
 }
 
 static void check_operation(const char *opcode, const access_place *place,

@@ -5,12 +5,12 @@
  * A sequence is straight-line PTX of one warp. What its waits and pending counts give is compared.
  */
 #include <criterion/criterion.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernel.h"
+#include "ptx_text.h"
 
 enum {
     OBJECTS = 3,
@@ -76,8 +76,7 @@ typedef struct sequence {
     object object[OBJECTS];
     state state[STATES];
     uint32_t wanted[RESULTS];
-    size_t length;
-    char text[24576];
+    ptx_text text;
 } sequence;
 
 static int below(sequence *s, int bound)
@@ -93,16 +92,6 @@ static const char *pick(sequence *s, const char *const *of, int count)
 #define PICK(s, ...)                                                                               \
     pick(s, (const char *const[]){__VA_ARGS__},                                                    \
          (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *)))
-
-__attribute__((format(printf, 2, 3))) static void emit(sequence *s, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(s->text + s->length, sizeof s->text - s->length, format, arguments);
-    va_end(arguments);
-    cr_assert(length >= 0 && (size_t)length < sizeof s->text - s->length);
-    s->length += (size_t)length;
-}
 
 /* The order, where one is given, and the space; then the address of an object in that space. */
 typedef struct place {
@@ -125,7 +114,7 @@ static const char *operand(sequence *s, int value)
 {
     static char text[16];
     if (below(s, 2)) {
-        emit(s, "mov.u32 %%r1, %d; ", value);
+        emit(&s->text, "mov.u32 %%r1, %d; ", value);
         return "%r1";
     }
     snprintf(text, sizeof text, "%d", value);
@@ -135,13 +124,13 @@ static const char *operand(sequence *s, int value)
 /* Lanes below a number have %p1. */
 static void only_lanes(sequence *s, int lanes)
 {
-    emit(s, "bar.warp.sync -1; setp.lt.u32 %%p1, %%thread, %d; ", lanes);
+    emit(&s->text, "bar.warp.sync -1; setp.lt.u32 %%p1, %%thread, %d; ", lanes);
 }
 
 /* %r0 is a result. */
 static void record(sequence *s, uint32_t wanted)
 {
-    emit(s, "@%%p2 st.global.u32 [%%out+%d], %%r0;\n", 4 * s->results);
+    emit(&s->text, "@%%p2 st.global.u32 [%%out+%d], %%r0;\n", 4 * s->results);
     s->wanted[s->results++] = wanted;
 }
 
@@ -151,7 +140,7 @@ static void start(sequence *s, int which)
     only_lanes(s, 1);
     const char *number = operand(s, count);
     place p = somewhere(s, which, "");
-    emit(s, "@%%p1 mbarrier.init%s %s, %s;\n", p.suffix, p.address, number);
+    emit(&s->text, "@%%p1 mbarrier.init%s %s, %s;\n", p.suffix, p.address, number);
     s->object[which] = initial(count);
 }
 
@@ -160,8 +149,9 @@ static int renew(sequence *s, int which)
 {
     place p = somewhere(s, which, "");
     only_lanes(s, 1);
-    emit(s, "@%%p1 mbarrier.inval%s %s; ", p.suffix, p.address);
-    emit(s, "mov.b64 %%rd29, -1; @%%p1 st.shared.b64 [shared+%d], %%rd29;\n", 40 * which + 8);
+    emit(&s->text, "@%%p1 mbarrier.inval%s %s; ", p.suffix, p.address);
+    emit(&s->text, "mov.b64 %%rd29, -1; @%%p1 st.shared.b64 [shared+%d], %%rd29;\n",
+         40 * which + 8);
     for (int i = 0; i < STATES; i++)
         if (s->state[i].object == which)
             s->state[i].lanes = 0;
@@ -197,7 +187,7 @@ static void emit_arrival(sequence *s, int which, arrival form, int is_drop, int 
     char to[8] = "_";
     if (slot >= 0)
         snprintf(to, sizeof to, "%%rd%d", slot);
-    emit(s, "@%%p1 mbarrier.arrive%s%s%s %s, %s%s%s;\n", is_drop ? "_drop" : "",
+    emit(&s->text, "@%%p1 mbarrier.arrive%s%s%s %s, %s%s%s;\n", is_drop ? "_drop" : "",
          form == NO_COMPLETE ? ".noComplete" : (form == EXPECTING ? ".expect_tx" : ""), p.suffix,
          to, p.address, *last ? ", " : "", last);
 }
@@ -236,7 +226,7 @@ static int expect(sequence *s, int which)
     only_lanes(s, 1);
     const char *number = operand(s, bytes);
     place p = somewhere(s, which, PICK(s, "", ".relaxed.cta", ".relaxed.cluster"));
-    emit(s, "@%%p1 mbarrier.expect_tx%s %s, %s;\n", p.suffix, p.address, number);
+    emit(&s->text, "@%%p1 mbarrier.expect_tx%s %s, %s;\n", p.suffix, p.address, number);
     o->bytes += bytes;
     return 1;
 }
@@ -250,7 +240,7 @@ static int complete(sequence *s, int which)
     only_lanes(s, 1);
     const char *number = operand(s, bytes);
     place p = somewhere(s, which, PICK(s, "", ".relaxed.cta", ".relaxed.cluster"));
-    emit(s, "@%%p1 mbarrier.complete_tx%s %s, %s;\n", p.suffix, p.address, number);
+    emit(&s->text, "@%%p1 mbarrier.complete_tx%s %s, %s;\n", p.suffix, p.address, number);
     *o = completed(*o, bytes);
     return 1;
 }
@@ -261,7 +251,7 @@ static place emit_wait(sequence *s, int which, const char *parity, const char **
 {
     int is_try = below(s, 2);
     *hint = is_try ? PICK(s, "", ", 0", ", 20") : "";
-    emit(s, "setp.ne.u32 %%p0, %%thread, %%thread; @%%p1 mbarrier.%s_wait%s",
+    emit(&s->text, "setp.ne.u32 %%p0, %%thread, %%thread; @%%p1 mbarrier.%s_wait%s",
          is_try ? "try" : "test", parity);
     return somewhere(
         s, which,
@@ -270,7 +260,7 @@ static place emit_wait(sequence *s, int which, const char *parity, const char **
 
 static void record_wait(sequence *s, int lanes, int is_over)
 {
-    emit(s, "vote.sync.ballot.b32 %%r0, %%p0, -1; ");
+    emit(&s->text, "vote.sync.ballot.b32 %%r0, %%p0, -1; ");
     record(s, is_over ? 0xffffffffu >> (32 - lanes) : 0);
 }
 
@@ -284,7 +274,7 @@ static int wait_state(sequence *s, int slot)
     const char *hint;
     only_lanes(s, held->lanes);
     place p = emit_wait(s, held->object, "", &hint);
-    emit(s, "%s %%p0, %s, %%rd%d%s; ", p.suffix, p.address, slot, hint);
+    emit(&s->text, "%s %%p0, %s, %%rd%d%s; ", p.suffix, p.address, slot, hint);
     record_wait(s, held->lanes, held->phase != o->phase);
     o->is_unseen &= held->phase == o->phase;
     return 1;
@@ -300,7 +290,7 @@ static int wait_parity(sequence *s, int which)
     only_lanes(s, lanes);
     const char *number = operand(s, parity);
     place p = emit_wait(s, which, ".parity", &hint);
-    emit(s, "%s %%p0, %s, %s%s; ", p.suffix, p.address, number, hint);
+    emit(&s->text, "%s %%p0, %s, %s%s; ", p.suffix, p.address, number, hint);
     record_wait(s, lanes, current != parity);
     o->is_unseen &= current == parity;
     return 1;
@@ -311,7 +301,7 @@ static int ask_pending(sequence *s, int slot)
     if (s->state[slot].lanes == 0 || s->state[slot].pending < 0)
         return 0;
     only_lanes(s, 1);
-    emit(s, "@%%p1 mbarrier.pending_count.b64 %%r0, %%rd%d; ", slot);
+    emit(&s->text, "@%%p1 mbarrier.pending_count.b64 %%r0, %%rd%d; ", slot);
     record(s, (uint32_t)s->state[slot].pending);
     return 1;
 }
@@ -344,10 +334,10 @@ static void run(sequence *s, tally *t)
     uint32_t found[RESULTS];
     char name[32];
     snprintf(name, sizeof name, "sequence %u", t->sequences);
-    kernel_run(name, s->text, 1, 32, NULL, 0, found, sizeof found);
+    kernel_run(name, s->text.at, 1, 32, NULL, 0, found, sizeof found);
     for (int i = 0; i < s->results; i++) {
         cr_assert_eq(found[i], s->wanted[i], "%s: result %d is %#x, not %#x\n%s", name, i, found[i],
-                     s->wanted[i], s->text);
+                     s->wanted[i], s->text.at);
         t->over += s->wanted[i] != 0;
     }
     t->sequences++;
@@ -366,8 +356,9 @@ static void run_sequences(uint64_t seed, int objects, int are_large)
         s->random = seed * 1000 + i;
         s->objects = objects;
         s->are_large = are_large;
-        emit(s, "setp.eq.u32 %%p2, %%thread, 0; mov.u32 %%r60, shared; mov.u64 %%rd30, shared; "
-                "cvta.shared.u64 %%rd30, %%rd30;\n");
+        emit(&s->text,
+             "setp.eq.u32 %%p2, %%thread, 0; mov.u32 %%r60, shared; mov.u64 %%rd30, shared; "
+             "cvta.shared.u64 %%rd30, %%rd30;\n");
         for (int which = 0; which < objects; which++)
             start(s, which);
         for (int steps = 0; steps < STEPS;)
@@ -415,4 +406,83 @@ Test(isa_mbarrier, waits_for_a_phase_that_lasts_say_so_however_often_and_the_thr
     static const uint32_t wanted[5] = {20, 0, 1, 1, 0};
     for (int i = 0; i < 5; i++)
         cr_expect_eq(found[i], wanted[i], "word %d is %u, not %u", i, found[i], wanted[i]);
+}
+
+/* ---- cp.async.mbarrier.arrive ---------------------------------------------------------------- */
+
+enum { COPIES = 6, THREADS = 64, ROUNDS = 2, BARRIER = 16376 /* behind the copies */ };
+
+/* Copies from %rd1 on, and arrivals; gives how many of a thread the phase must count on. */
+static int emit_async(sequence *s)
+{
+    int noincs = 0;
+    for (int c = 0; c < COPIES; c++) {
+        emit(&s->text, "cp.async.cg.shared.global [%%r20+%d], [%%rd1+%d], 16;\n", 1024 * c,
+             1024 * c);
+        for (int arrivals = c == COPIES - 1 ? 1 : below(s, 3); arrivals > 0; arrivals--) {
+            bool is_noinc = below(s, 2);
+            const char *space = PICK(s, "", ".shared", ".shared::cta");
+            emit(&s->text, "cp.async.mbarrier.arrive%s%s.b64 [%s];\n", is_noinc ? ".noinc" : "",
+                 space, *space ? PICK(s, "shared+16376", "%r21") : "%rd2");
+            noincs += is_noinc;
+        }
+    }
+    return noincs;
+}
+
+/* The slots of another thread go to %rd3 and on. */
+static void emit_round(sequence *s, const char *copies, int round)
+{
+    emit(&s->text, "%s", copies);
+    if (below(s, 2))
+        emit(&s->text,
+             "cp.async.wait_all; bar.sync 0; mbarrier.test_wait.parity.shared.b64 %%p1, [%%r21], "
+             "%d; @%%p1 st.global.u32 [%%out+%d], %%r21;\n",
+             round, 1024 * ROUNDS * COPIES);
+    emit(&s->text,
+         "mbarrier.arrive.shared.b64 _, [%%r21];\n"
+         "again%d: mbarrier.try_wait.parity.shared.b64 %%p1, [%%r21], %d; @!%%p1 bra again%d;\n",
+         round, round, round);
+    for (int c = 0; c < COPIES; c++)
+        emit(&s->text,
+             "ld.shared.v4.b32 {%%r1, %%r2, %%r3, %%r4}, [%%r22+%d]; st.global.v4.b32 [%%rd3+%d], "
+             "{%%r1, %%r2, %%r3, %%r4};\n",
+             1024 * c, 1024 * (COPIES * round + c));
+    emit(&s->text, "bar.sync 0;\n");
+}
+
+Test(isa_mbarrier, copies_before_an_asynchronous_arrival_are_there_and_count_once_or_not_at_all)
+{
+    enum { BYTES = ROUNDS * COPIES * THREADS * 16 };
+    static uint8_t in[BYTES], out[BYTES + 4];
+    sequence *s = malloc(sizeof *s), *copies = malloc(sizeof *copies);
+    cr_assert(s && copies);
+    for (uint64_t turn = 0; turn < 60; turn++) {
+        *s = (sequence){.random = turn};
+        *copies = (sequence){.random = turn};
+        for (size_t i = 0; i < sizeof in; i++)
+            in[i] = (uint8_t)below(s, 256);
+        int noincs = emit_async(copies), distance = below(s, THREADS);
+        emit(&s->text,
+             "mul.lo.u32 %%r20, %%thread, 16; cvt.u64.u32 %%rd4, %%r20; add.u64 %%rd1, %%in, "
+             "%%rd4; add.u64 %%rd3, %%out, %%rd4; mov.u32 %%r0, shared; add.u32 %%r21, %%r0, %d;\n"
+             "add.u32 %%r22, %%thread, %d; rem.u32 %%r22, %%r22, %d; mad.lo.u32 %%r22, %%r22, 16, "
+             "%%r0; add.u32 %%r20, %%r20, %%r0; cvta.shared.u64 %%rd2, shared; add.u64 %%rd2, "
+             "%%rd2, %d;\nsetp.eq.u32 %%p0, %%thread, 0; @%%p0 mbarrier.init.shared.b64 [%%r21], "
+             "%d; bar.sync 0;\n",
+             BARRIER, distance, THREADS, BARRIER, THREADS * (1 + noincs));
+        emit_round(s, copies->text.at, 0);
+        emit(&s->text, "add.u64 %%rd1, %%rd1, %d;\n", 1024 * COPIES);
+        emit_round(s, copies->text.at, 1);
+        kernel_run("copies", s->text.at, 1, THREADS, in, sizeof in, out, sizeof out);
+        for (int i = 0; i < BYTES; i++) {
+            int thread = (i / 16 + distance) % THREADS, from = i / 1024 * 1024 + thread * 16;
+            cr_assert_eq(out[i], in[from + i % 16], "turn %d: byte %d\n%s", (int)turn, i,
+                         s->text.at);
+        }
+        cr_assert_eq(out[BYTES], 0, "turn %d: a phase was over too early\n%s", (int)turn,
+                     s->text.at);
+    }
+    free(copies);
+    free(s);
 }

@@ -1,8 +1,6 @@
 /* isa_special.c: special registers, and generic addresses of every state space (PTX ISA
  * 10, 9.7.9.16 to 9.7.9.20). */
 #include <criterion/criterion.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "access_kernel.h"
@@ -84,9 +82,9 @@ static uint32_t expected_scalar(int which, const place *at)
 /* Words of a thread: the vectors' components, the scalars, and what has no single value. */
 enum { OTHERS = 4 * VECTORS + SCALARS, WORDS = OTHERS + 24 };
 
-static void write_kernel(access_text *t)
+static void write_kernel(ptx_text *t)
 {
-    access_write(
+    emit(
         t,
         ".version 9.0\n.target sm_100\n.address_size 64\n.visible .entry kernel(.param .u64 "
         "pout)\n{\n"
@@ -102,11 +100,11 @@ static void write_kernel(access_text *t)
         "mad.lo.u32 %%r1, %%r2, %d, %%r1; mad.wide.u32 %%rd0, %%r1, %d, %%rd0;\nBODY:\n",
         THREADS, 4 * WORDS);
     for (int i = 0; i < 4 * VECTORS; ++i)
-        access_write(t, "mov.u32 %%r1, %s.%c; st.global.b32 [%%rd0+%d], %%r1;\n", vectors[i / 4],
-                     "xyzw"[i % 4], 4 * i);
+        emit(t, "mov.u32 %%r1, %s.%c; st.global.b32 [%%rd0+%d], %%r1;\n", vectors[i / 4],
+             "xyzw"[i % 4], 4 * i);
     for (int i = 0; i < SCALARS; ++i)
-        access_write(t, "mov.u32 %%r1, %s; st.global.b32 [%%rd0+%d], %%r1;\n", scalars[i],
-                     16 * VECTORS + 4 * i);
+        emit(t, "mov.u32 %%r1, %s; st.global.b32 [%%rd0+%d], %%r1;\n", scalars[i],
+             16 * VECTORS + 4 * i);
     static const char *const others[] = {"u64 %gridid",
                                          "u64 %clock64",
                                          "u64 %clock64",
@@ -129,15 +127,15 @@ static void write_kernel(access_text *t)
     for (size_t i = 0; i < sizeof others / sizeof others[0]; ++i) {
         int is_wide = strncmp(others[i], "u64", 3) == 0;
         const char *reg = is_wide ? "%rd1" : "%r1";
-        access_write(t, "mov.%.3s %s, %s; st.global.%.3s [%%rd0+%d], %s;\n", others[i], reg,
-                     others[i] + 4, others[i], at, reg);
+        emit(t, "mov.%.3s %s, %s; st.global.%.3s [%%rd0+%d], %s;\n", others[i], reg, others[i] + 4,
+             others[i], at, reg);
         at += is_wide ? 8 : 4;
     }
-    access_write(t,
-                 "mov.pred %%p0, %%is_explicit_cluster; selp.b32 %%r1, 1, 0, %%p0; st.global.b32 "
-                 "[%%rd0+%d], %%r1;\n"
-                 "BODY_END:\nret;\n}\n",
-                 at);
+    emit(t,
+         "mov.pred %%p0, %%is_explicit_cluster; selp.b32 %%r1, 1, 0, %%p0; st.global.b32 "
+         "[%%rd0+%d], %%r1;\n"
+         "BODY_END:\nret;\n}\n",
+         at);
 }
 
 typedef struct others {
@@ -210,18 +208,17 @@ static uint64_t launch(CUfunction function, CUdeviceptr device_out)
 
 Test(isa_special, registers_describe_the_thread_its_block_and_the_device)
 {
-    access_text text = {0};
+    ptx_text text = {0};
     CUfunction function;
     write_kernel(&text);
     device_open();
-    CUmodule module = device_load(text.chars, "special registers");
+    CUmodule module = device_load(text.at, "special registers");
     cr_assert_eq(cuModuleGetFunction(&function, module, "kernel"), CUDA_SUCCESS);
     CUdeviceptr device_out = device_alloc((size_t)BLOCKS * THREADS * WORDS * 4);
     uint64_t first = launch(function, device_out);
     cr_expect_neq(first, launch(function, device_out), "every grid has another %%gridid");
     cuMemFree(device_out);
     device_close();
-    free(text.chars);
 }
 
 /* ---- generic addresses ---- */
@@ -248,31 +245,30 @@ static uint64_t is_in(int address, const char *space)
     return strncmp(spaces[address].space, space, length) == 0;
 }
 
-static void write_address(access_text *t, int i)
+static void write_address(ptx_text *t, int i)
 {
     int is_writable = i < 4;
-    access_write(t, "mov.u64 %%rd4, %s; cvta.%s.u64 %%rd5, %%rd4; cvta.to.%s.u64 %%rd6, %%rd5;\n",
-                 spaces[i].variable, spaces[i].space, spaces[i].space);
+    emit(t, "mov.u64 %%rd4, %s; cvta.%s.u64 %%rd5, %%rd4; cvta.to.%s.u64 %%rd6, %%rd5;\n",
+         spaces[i].variable, spaces[i].space, spaces[i].space);
     if (is_writable)
-        access_write(t, "mov.u64 %%rd7, %d; st.%s.u64 [%%rd4+8], %%rd7;\n", 1000 + i,
-                     spaces[i].space);
-    access_write(t,
-                 "ld.u64 %%rd8, [%%rd5+8]; ld.%s.u64 %%rd9, [%s+8]; sub.u64 %%rd8, %%rd8, %%rd9; "
-                 "sub.u64 %%rd6, "
-                 "%%rd6, %%rd4;\nst.global.v2.b64 [%%out+%d], {%%rd8, %%rd6};\n",
-                 load_space(i), spaces[i].variable, 8 * ROW * i);
+        emit(t, "mov.u64 %%rd7, %d; st.%s.u64 [%%rd4+8], %%rd7;\n", 1000 + i, spaces[i].space);
+    emit(t,
+         "ld.u64 %%rd8, [%%rd5+8]; ld.%s.u64 %%rd9, [%s+8]; sub.u64 %%rd8, %%rd8, %%rd9; "
+         "sub.u64 %%rd6, "
+         "%%rd6, %%rd4;\nst.global.v2.b64 [%%out+%d], {%%rd8, %%rd6};\n",
+         load_space(i), spaces[i].variable, 8 * ROW * i);
     for (int k = 0; k < SPACES; ++k)
-        access_write(t,
-                     "isspacep.%s %%p0, %%rd5; selp.b64 %%rd7, 1, 0, %%p0; st.global.b64 "
-                     "[%%out+%d], %%rd7;\n",
-                     spaces[k].space, 8 * (ROW * i + 2 + k));
+        emit(t,
+             "isspacep.%s %%p0, %%rd5; selp.b64 %%rd7, 1, 0, %%p0; st.global.b64 "
+             "[%%out+%d], %%rd7;\n",
+             spaces[k].space, 8 * (ROW * i + 2 + k));
 }
 
 Test(isa_special, generic_addresses_name_the_same_bytes_and_their_space)
 {
     static uint8_t in[ACCESS_LANES][ACCESS_BYTES];
     static uint64_t out[ACCESS_LANES][SPACES * ROW];
-    access_text body = {0};
+    ptx_text body = {0};
     for (int i = 0; i < SPACES; ++i)
         write_address(&body, i);
     for (int i = 0; i < ACCESS_LANES * ACCESS_BYTES; ++i)
@@ -285,5 +281,4 @@ Test(isa_special, generic_addresses_name_the_same_bytes_and_their_space)
             cr_expect_eq(row[2 + k], is_in(i, spaces[k].space), "isspacep.%s of %s: %d",
                          spaces[k].space, spaces[i].space, (int)row[2 + k]);
     }
-    free(body.chars);
 }

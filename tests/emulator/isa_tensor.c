@@ -3,12 +3,12 @@
  * against oracles written from PTX ISA 5.5 and 9.7.9.25.
  */
 #include <criterion/criterion.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "device.h"
+#include "ptx_text.h"
 #include "tensor_oracle.h"
 
 enum {
@@ -18,26 +18,11 @@ enum {
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 
-typedef struct text {
-    size_t length;
-    char at[4096];
-} text;
-
-__attribute__((format(printf, 2, 3))) static void emit(text *t, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(t->at + t->length, sizeof t->at - t->length, format, arguments);
-    va_end(arguments);
-    cr_assert(length >= 0 && (size_t)length < sizeof t->at - t->length);
-    t->length += (size_t)length;
-}
-
 /*
  * All of `room` comes from global memory, the copy is made by thread 0, which has %first, and all
  * of `room` goes back.
  */
-static void begin(text *t)
+static void begin(ptx_text *t)
 {
     emit(
         t,
@@ -57,7 +42,7 @@ static void begin(text *t)
         SHARED, SHARED / 4);
 }
 
-static void end(text *t)
+static void end(ptx_text *t)
 {
     emit(
         t,
@@ -68,18 +53,18 @@ static void end(text *t)
         SHARED / 4);
 }
 
-static void expect_bytes(text *t, size_t bytes)
+static void expect_bytes(ptx_text *t, size_t bytes)
 {
     emit(t, "@%%first mbarrier.arrive.expect_tx.shared.b64 _, [barrier], %zu;\n", bytes);
 }
 
-static void wait_for_bytes(text *t)
+static void wait_for_bytes(ptx_text *t)
 {
     emit(t, "again: mbarrier.try_wait.parity.shared.b64 %%p, [barrier], 0; @!%%p bra again;\n");
 }
 
 /* Starts of a box, as immediates or registers. */
-static void emit_coordinates(text *t, const shape *s, char *list, size_t bytes)
+static void emit_coordinates(ptx_text *t, const shape *s, char *list, size_t bytes)
 {
     size_t length = 0;
     for (int i = 0; i < s->rank; i++) {
@@ -95,7 +80,7 @@ static void emit_coordinates(text *t, const shape *s, char *list, size_t bytes)
 
 typedef enum action { LOAD, STORE, ADD } action;
 
-static void emit_tensor_copy(text *t, const shape *s, action what)
+static void emit_tensor_copy(ptx_text *t, const shape *s, action what)
 {
     char at[128];
     const char *tile = below(2) ? ".tile" : "", *space = below(2) ? "cta" : "cluster";
@@ -117,7 +102,8 @@ static void emit_tensor_copy(text *t, const shape *s, action what)
 }
 
 /* Runs it on `room` and on `other`, in place. */
-static void run(const text *t, CUtensorMap *map, uint8_t *room, CUdeviceptr other, const char *name)
+static void run(const ptx_text *t, CUtensorMap *map, uint8_t *room, CUdeviceptr other,
+                const char *name)
 {
     CUdeviceptr all = device_upload(room, SHARED);
     CUmodule module = device_load(t->at, name);
@@ -154,22 +140,21 @@ static memory *random_memory(const element_type *type)
     return m;
 }
 
-/* An element lies within 16 bytes, which stay together in shared memory. */
 static int apply(const shape *s, action what, memory *m, size_t base)
 {
+    if (what == LOAD)
+        return load_box(s, m->wanted_room, m->wanted_global + base);
     int inside = 0;
     for (int i = 0; i < box_elements(s); i++) {
-        size_t offset, bytes = s->type->bytes, place = place_of_byte(s, (size_t)i * bytes);
-        if (find_element(s, i, &offset)) {
-            uint8_t *global = m->wanted_global + base + offset, *room = m->wanted_room + place;
-            if (what == ADD)
-                add_element(s->type, global, room);
-            else
-                memcpy(what == LOAD ? room : global, what == LOAD ? global : room, bytes);
-            inside++;
-        } else if (what == LOAD) {
-            memset(m->wanted_room + place, 0, bytes);
-        }
+        size_t offset, bytes = s->type->bytes;
+        const uint8_t *from = m->wanted_room + place_of_byte(s, (size_t)i * bytes);
+        if (!find_element(s, i, &offset))
+            continue;
+        if (what == ADD)
+            add_element(s->type, m->wanted_global + base + offset, from);
+        else
+            memcpy(m->wanted_global + base + offset, from, bytes);
+        inside++;
     }
     return inside;
 }
@@ -185,7 +170,7 @@ static int check_box(action what, const element_type *type, int rank)
     CUdeviceptr global = device_upload(m->global, base + tensor_bytes(&s) + GUARD);
     CUtensorMap map;
     cr_assert_eq(encode_shape(&map, &s, global + base), CUDA_SUCCESS);
-    text t = {0};
+    ptx_text t = {0};
     begin(&t);
     emit_tensor_copy(&t, &s, what);
     end(&t);
@@ -253,7 +238,7 @@ static copy random_copy(int part)
     return c;
 }
 
-static void emit_copy(text *t, copy c, int is_load)
+static void emit_copy(ptx_text *t, copy c, int is_load)
 {
     char bytes[16] = "%r1";
     if (below(2))
@@ -285,7 +270,7 @@ static void check_copies(int is_load)
         else
             memcpy(m->wanted_global + c.global, m->room + c.shared, (size_t)c.bytes);
     }
-    text t = {0};
+    ptx_text t = {0};
     begin(&t);
     if (is_load)
         expect_bytes(&t, bytes);

@@ -20,7 +20,7 @@ static void clear_memory(void)
     memset(&memory, 0xff, sizeof memory);
 }
 
-static void run(const wgmma_text *t, int registers, bool floats, unsigned threads)
+static void run(const ptx_text *t, int registers, bool floats, unsigned threads)
 {
     wgmma_run(&(wgmma_kernel){.name = "product",
                               .body = t->at,
@@ -32,15 +32,15 @@ static void run(const wgmma_text *t, int registers, bool floats, unsigned thread
 
 static void run_product(const wgmma_product *p, double error)
 {
-    wgmma_text t = {0};
+    ptx_text t = {0};
     clear_memory();
     product_write_shared(p, &memory);
     product_write_registers(p, &memory, 0);
-    text_emit(&t, PRODUCT_PREDICATES);
+    emit(&t, PRODUCT_PREDICATES);
     product_emit_descriptors(&t, p);
-    text_emit(&t, PRODUCT_FENCE);
+    emit(&t, PRODUCT_FENCE);
     product_emit(&t, p, 0);
-    text_emit(&t, PRODUCT_COMMIT PRODUCT_WAIT);
+    emit(&t, PRODUCT_COMMIT PRODUCT_WAIT);
     run(&t, product_registers(p), p->types.d == D_F32, WGMMA_THREADS);
     product_compare(p, &memory, 0, error, t.at);
 }
@@ -169,7 +169,7 @@ Test(isa_wgmma, descriptors_walk_through_a_swizzle_span_and_one_d_needs_no_fence
 {
     random_start(5);
     for (int c = 0; c < WGMMA_COMBINATIONS; c++) {
-        wgmma_text t = {0};
+        ptx_text t = {0};
         wgmma_product *p = &tested;
         start(p, wgmma_combinations[c], 8 * between(1, 4));
         int bytes = wgmma_types[p->types.a].bits / 8;
@@ -180,7 +180,7 @@ Test(isa_wgmma, descriptors_walk_through_a_swizzle_span_and_one_d_needs_no_fence
         product_multiply(p);
         clear_memory();
         product_write_registers(p, &memory, 0);
-        text_emit(&t, PRODUCT_PREDICATES PRODUCT_FENCE);
+        emit(&t, PRODUCT_PREDICATES PRODUCT_FENCE);
         for (int step = 0; step < 4; step++) {
             if (step)
                 next_step(p);
@@ -188,7 +188,7 @@ Test(isa_wgmma, descriptors_walk_through_a_swizzle_span_and_one_d_needs_no_fence
             product_emit_descriptors(&t, p);
             product_emit(&t, p, 0);
         }
-        text_emit(&t, PRODUCT_COMMIT PRODUCT_WAIT);
+        emit(&t, PRODUCT_COMMIT PRODUCT_WAIT);
         run(&t, product_registers(p), p->types.d == D_F32, WGMMA_THREADS);
         product_compare(p, &memory, 0, 0, t.at);
     }
@@ -197,17 +197,17 @@ Test(isa_wgmma, descriptors_walk_through_a_swizzle_span_and_one_d_needs_no_fence
 enum { GROUPS = 3, GROUP_N = 32, GROUP_ROOM = 10240 /* bytes of a B */ };
 
 /* Once a product is waited for, its D may be changed while later ones are still at work. */
-static void negate(wgmma_text *t, wgmma_product *p, int first)
+static void negate(ptx_text *t, wgmma_product *p, int first)
 {
     for (int i = 0; i < product_registers(p); i++)
-        text_emit(t, "neg.f32 %%d%d, %%d%d; ", first + i, first + i);
+        emit(t, "neg.f32 %%d%d, %%d%d; ", first + i, first + i);
     for (int i = 0; i < WGMMA_M; i++)
         for (int j = 0; j < p->n; j++)
             p->wanted[i][j] = -p->wanted[i][j];
 }
 
 /* The same product once or more, into the same D, then a group, and perhaps groups of nothing. */
-static int emit_group(wgmma_text *t, wgmma_product *p, int first)
+static int emit_group(ptx_text *t, wgmma_product *p, int first)
 {
     int times = between(1, 3), groups = between(1, 3);
     product_emit_descriptors(t, p);
@@ -217,16 +217,16 @@ static int emit_group(wgmma_text *t, wgmma_product *p, int first)
         memcpy(p->d, p->wanted, sizeof p->d);
     }
     for (int i = 0; i < groups; i++)
-        text_emit(t, PRODUCT_COMMIT);
+        emit(t, PRODUCT_COMMIT);
     return groups;
 }
 
 static void check_groups(wgmma_operands types)
 {
-    wgmma_text t = {0};
+    ptx_text t = {0};
     int groups[GROUPS], newer = 0;
     clear_memory();
-    text_emit(&t, PRODUCT_PREDICATES PRODUCT_FENCE);
+    emit(&t, PRODUCT_PREDICATES PRODUCT_FENCE);
     for (int g = 0; g < GROUPS; g++) {
         wgmma_product *p = &others[g];
         product_start(p, types, GROUP_N, g * GROUP_ROOM, WGMMA_B + (g + 1) * GROUP_ROOM);
@@ -242,7 +242,7 @@ static void check_groups(wgmma_operands types)
     for (int g = 0; g < GROUPS; g++) {
         newer -= groups[g];
         /* The group of the product is the first of its groups. */
-        text_emit(&t, "wgmma.wait_group.sync.aligned %d;\n", newer + below(groups[g]));
+        emit(&t, "wgmma.wait_group.sync.aligned %d;\n", newer + below(groups[g]));
         negate(&t, &others[g], g * GROUP_N / 2);
     }
     run(&t, GROUPS * GROUP_N / 2, true, WGMMA_THREADS);
@@ -261,9 +261,9 @@ Test(isa_wgmma, the_results_of_a_group_are_there_when_few_enough_newer_ones_are_
 /* The second warpgroup leaves its D in shared memory, from where the first takes it. */
 static void check_warpgroups(const wgmma_operands types[2])
 {
-    wgmma_text t = {0};
+    ptx_text t = {0};
     clear_memory();
-    text_emit(&t, PRODUCT_PREDICATES "setp.ge.u32 %%p3, %%warp, 4; @%%p3 bra SECOND;\n");
+    emit(&t, PRODUCT_PREDICATES "setp.ge.u32 %%p3, %%warp, 4; @%%p3 bra SECOND;\n");
     for (int g = 0; g < 2; g++) {
         wgmma_product *p = &others[g];
         int room = WGMMA_SHARED / 2;
@@ -274,15 +274,15 @@ static void check_warpgroups(const wgmma_operands types[2])
         product_multiply(p);
         product_write_shared(p, &memory);
         product_emit_descriptors(&t, p);
-        text_emit(&t, PRODUCT_FENCE);
+        emit(&t, PRODUCT_FENCE);
         product_emit(&t, p, 0);
-        text_emit(&t, PRODUCT_COMMIT PRODUCT_WAIT "%s", g ? "JOIN:\n" : "bra JOIN;\nSECOND:\n");
+        emit(&t, PRODUCT_COMMIT PRODUCT_WAIT "%s", g ? "JOIN:\n" : "bra JOIN;\nSECOND:\n");
     }
     product_write_registers(&others[0], &memory, 0);
-    text_emit(&t, "and.b32 %%r0, %%thread, 127; mov.u32 %%r1, shared; "
-                  "mad.lo.u32 %%r0, %%r0, 16, %%r1; bar.sync 0;\n"
-                  "@%%p3 st.shared.v4.f32 [%%r0], {%%d0,%%d1,%%d2,%%d3}; bar.sync 0;\n"
-                  "@!%%p3 ld.shared.v4.f32 {%%d4,%%d5,%%d6,%%d7}, [%%r0];\n");
+    emit(&t, "and.b32 %%r0, %%thread, 127; mov.u32 %%r1, shared; "
+             "mad.lo.u32 %%r0, %%r0, 16, %%r1; bar.sync 0;\n"
+             "@%%p3 st.shared.v4.f32 [%%r0], {%%d0,%%d1,%%d2,%%d3}; bar.sync 0;\n"
+             "@!%%p3 ld.shared.v4.f32 {%%d4,%%d5,%%d6,%%d7}, [%%r0];\n");
     run(&t, 8, true, 2 * WGMMA_THREADS);
     for (int g = 0; g < 2; g++)
         product_compare(&others[g], &memory, 4 * g, 0, t.at);
@@ -358,49 +358,47 @@ static void encode_copied(copied *c)
     cr_assert_eq(result, CUDA_SUCCESS);
 }
 
-static void emit_copies(wgmma_text *t, const copied *c, const char *map)
+static void emit_copies(ptx_text *t, const copied *c, const char *map)
 {
     int span = span_of(&c->tile);
     for (int i = 0; i < 2 * c->inner / span; i++)
-        text_emit(
-            t,
-            "@%%p0 cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-            "[shared+%d], [%s, {%d, 0}], [barrier];\n",
-            c->tile.pattern + i * c->outer * span, map, i * span / 2);
+        emit(t,
+             "@%%p0 cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+             "[shared+%d], [%s, {%d, 0}], [barrier];\n",
+             c->tile.pattern + i * c->outer * span, map, i * span / 2);
 }
 
-static void emit_copied_product(wgmma_text *t, const wgmma_product *p, const copied *a,
+static void emit_copied_product(ptx_text *t, const wgmma_product *p, const copied *a,
                                 const copied *b)
 {
-    text_emit(
-        t,
-        ".version 8.0\n.target sm_90a\n.address_size 64\n"
-        ".visible .entry kernel(.param .align 64 .b8 ma[128], .param .align 64 .b8 mb[128], "
-        ".param .u64 pout)\n{\n"
-        ".shared .align 1024 .b8 shared[%d]; .shared .align 8 .b64 barrier;\n"
-        ".reg .b64 %%ma, %%mb, %%out, %%tile, %%da, %%db, %%rd0; .reg .b32 %%thread; "
-        ".reg .pred %%p<4>; .reg .f32 %%d<%d>;\n"
-        "mov.b64 %%ma, ma; cvta.param.u64 %%ma, %%ma; mov.b64 %%mb, mb; "
-        "cvta.param.u64 %%mb, %%mb;\n"
-        "ld.param.u64 %%out, [pout]; mov.u32 %%thread, %%tid.x; setp.eq.u32 %%p0, %%thread, 0;\n"
-        "mov.u64 %%tile, shared; shr.u64 %%tile, %%tile, 4;\n"
-        "@%%p0 mbarrier.init.shared.b64 [barrier], 1; fence.proxy.async; bar.sync 0;\nBODY:\n"
-        "@%%p0 mbarrier.arrive.expect_tx.shared.b64 _, [barrier], %d;\n",
-        WGMMA_SHARED, product_registers(p), 2 * (a->inner * a->outer + b->inner * b->outer));
+    emit(t,
+         ".version 8.0\n.target sm_90a\n.address_size 64\n"
+         ".visible .entry kernel(.param .align 64 .b8 ma[128], .param .align 64 .b8 mb[128], "
+         ".param .u64 pout)\n{\n"
+         ".shared .align 1024 .b8 shared[%d]; .shared .align 8 .b64 barrier;\n"
+         ".reg .b64 %%ma, %%mb, %%out, %%tile, %%da, %%db, %%rd0; .reg .b32 %%thread; "
+         ".reg .pred %%p<4>; .reg .f32 %%d<%d>;\n"
+         "mov.b64 %%ma, ma; cvta.param.u64 %%ma, %%ma; mov.b64 %%mb, mb; "
+         "cvta.param.u64 %%mb, %%mb;\n"
+         "ld.param.u64 %%out, [pout]; mov.u32 %%thread, %%tid.x; setp.eq.u32 %%p0, %%thread, 0;\n"
+         "mov.u64 %%tile, shared; shr.u64 %%tile, %%tile, 4;\n"
+         "@%%p0 mbarrier.init.shared.b64 [barrier], 1; fence.proxy.async; bar.sync 0;\nBODY:\n"
+         "@%%p0 mbarrier.arrive.expect_tx.shared.b64 _, [barrier], %d;\n",
+         WGMMA_SHARED, product_registers(p), 2 * (a->inner * a->outer + b->inner * b->outer));
     emit_copies(t, a, "%ma");
     emit_copies(t, b, "%mb");
-    text_emit(t, "again: mbarrier.try_wait.parity.shared.b64 %%p3, [barrier], 0; "
-                 "@!%%p3 bra again;\n" PRODUCT_PREDICATES);
+    emit(t, "again: mbarrier.try_wait.parity.shared.b64 %%p3, [barrier], 0; "
+            "@!%%p3 bra again;\n" PRODUCT_PREDICATES);
     product_emit_descriptors(t, p);
-    text_emit(t, PRODUCT_FENCE);
+    emit(t, PRODUCT_FENCE);
     product_emit(t, p, 0);
-    text_emit(t,
-              PRODUCT_COMMIT PRODUCT_WAIT "BODY_END:\n"
-                                          "mad.wide.u32 %%rd0, %%thread, %d, %%out;\n",
-              4 * WGMMA_FRAGMENT);
+    emit(t,
+         PRODUCT_COMMIT PRODUCT_WAIT "BODY_END:\n"
+                                     "mad.wide.u32 %%rd0, %%thread, %d, %%out;\n",
+         4 * WGMMA_FRAGMENT);
     for (int i = 0; i < product_registers(p); i++)
-        text_emit(t, "st.global.f32 [%%rd0+%d], %%d%d;\n", 4 * i, i);
-    text_emit(t, "ret;\n}\n");
+        emit(t, "st.global.f32 [%%rd0+%d], %%d%d;\n", 4 * i, i);
+    emit(t, "ret;\n}\n");
 }
 
 static void check_copied(int swizzle, bool a_is_mn_major, bool b_is_mn_major)
@@ -422,7 +420,7 @@ static void check_copied(int swizzle, bool a_is_mn_major, bool b_is_mn_major)
     encode_copied(&a);
     encode_copied(&b);
 
-    wgmma_text t = {0};
+    ptx_text t = {0};
     emit_copied_product(&t, p, &a, &b);
     CUmodule module = device_load(t.at, "copied");
     CUdeviceptr out = device_alloc(sizeof memory.d);

@@ -21,6 +21,12 @@ int between(int low, int high)
     return low + below(high - low + 1);
 }
 
+void random_bytes(void *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        ((uint8_t *)to)[i] = (uint8_t)below(256);
+}
+
 /* ---- element types --------------------------------------------------------------------------- */
 
 const element_type tensor_types[TENSOR_TYPES] = {
@@ -191,6 +197,23 @@ static CUtensorMapSwizzle code_of(int span)
            : span == 32 ? CU_TENSOR_MAP_SWIZZLE_32B
            : span == 64 ? CU_TENSOR_MAP_SWIZZLE_64B
                         : CU_TENSOR_MAP_SWIZZLE_128B;
+}
+
+/* An element lies within 16 bytes, which stay together in shared memory. */
+int load_box(const shape *s, uint8_t *shared, const uint8_t *tensor)
+{
+    int inside = 0;
+    for (int i = 0; i < box_elements(s); i++) {
+        size_t offset, bytes = s->type->bytes;
+        uint8_t *to = shared + place_of_byte(s, (size_t)i * bytes);
+        if (find_element(s, i, &offset)) {
+            memcpy(to, tensor + offset, bytes);
+            inside++;
+        } else {
+            memset(to, 0, bytes);
+        }
+    }
+    return inside;
 }
 
 CUresult encode_shape(CUtensorMap *map, const shape *s, CUdeviceptr at)

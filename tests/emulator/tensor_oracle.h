@@ -41,6 +41,7 @@ typedef struct shape {
 void random_start(uint64_t from);
 int below(int bound);
 int between(int low, int high); /* both may come */
+void random_bytes(void *to, size_t count);
 /* Sums of two of its floats are exact as doubles, and neither subnormal nor infinite. */
 void random_elements(uint8_t *bytes, size_t count, const element_type *t);
 shape random_shape(int rank, const element_type *type);
@@ -52,6 +53,8 @@ size_t box_bytes(const shape *s);
 int find_element(const shape *s, int element, size_t *offset);
 /* Where a byte of a box lies in shared memory. */
 size_t place_of_byte(const shape *s, size_t byte);
+/* Into shared memory; `tensor` is its first byte. Gives how many elements lie inside. */
+int load_box(const shape *s, uint8_t *shared, const uint8_t *tensor);
 /* What `to` has once `from` was added to it. */
 void add_element(const element_type *t, uint8_t *to, const uint8_t *from);
 

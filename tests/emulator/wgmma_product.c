@@ -3,8 +3,6 @@
 
 #include <criterion/criterion.h>
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "tensor_oracle.h"
@@ -253,22 +251,12 @@ void product_compare(const wgmma_product *p, const wgmma_memory *m, int first, d
 
 /* ---- PTX ------------------------------------------------------------------------------------- */
 
-void text_emit(wgmma_text *t, const char *format, ...)
+static void emit_descriptor(ptx_text *t, const char *name, const wgmma_tile *tile)
 {
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(t->at + t->length, sizeof t->at - t->length, format, arguments);
-    va_end(arguments);
-    cr_assert(length >= 0 && (size_t)length < sizeof t->at - t->length);
-    t->length += (size_t)length;
+    emit(t, "add.u64 %s, %%tile, %#llx;\n", name, (unsigned long long)wgmma_descriptor(tile));
 }
 
-static void emit_descriptor(wgmma_text *t, const char *name, const wgmma_tile *tile)
-{
-    text_emit(t, "add.u64 %s, %%tile, %#llx;\n", name, (unsigned long long)wgmma_descriptor(tile));
-}
-
-void product_emit_descriptors(wgmma_text *t, const wgmma_product *p)
+void product_emit_descriptors(ptx_text *t, const wgmma_product *p)
 {
     if (!p->a_in_registers)
         emit_descriptor(t, "%da", &p->a_tile);
@@ -276,24 +264,24 @@ void product_emit_descriptors(wgmma_text *t, const wgmma_product *p)
 }
 
 /* Whether D is added to is said by a predicate, or by its negation, or by a number. */
-void product_emit(wgmma_text *t, const wgmma_product *p, int first)
+void product_emit(ptx_text *t, const wgmma_product *p, int first)
 {
     static const char *const scales[][2] = {{"!%p1", "%p1"}, {"%p2", "!%p2"}, {"0", "1"}};
     /* The grammar has .satfinite before the types, the examples have it behind them. */
     const char *saturates = p->types.saturates ? ".satfinite" : "";
     bool is_first = below(2);
-    text_emit(t, "wgmma.mma_async.sync.aligned.m64n%dk%d%s.%s.%s.%s%s {", p->n, p->k,
-              is_first ? saturates : "", result_names[p->types.d], wgmma_types[p->types.a].name,
-              wgmma_types[p->types.b].name, is_first ? "" : saturates);
+    emit(t, "wgmma.mma_async.sync.aligned.m64n%dk%d%s.%s.%s.%s%s {", p->n, p->k,
+         is_first ? saturates : "", result_names[p->types.d], wgmma_types[p->types.a].name,
+         wgmma_types[p->types.b].name, is_first ? "" : saturates);
     for (int i = 0; i < product_registers(p); i++)
-        text_emit(t, "%s%%d%d", i ? "," : "", first + i);
-    text_emit(t, "}, %s, %%db, %s", p->a_in_registers ? "{%a0,%a1,%a2,%a3}" : "%da",
-              scales[below(3)][p->adds]);
+        emit(t, "%s%%d%d", i ? "," : "", first + i);
+    emit(t, "}, %s, %%db, %s", p->a_in_registers ? "{%a0,%a1,%a2,%a3}" : "%da",
+         scales[below(3)][p->adds]);
     if (p->types.d != D_S32)
-        text_emit(t, ", %d, %d", p->scale_a, p->scale_b);
+        emit(t, ", %d, %d", p->scale_a, p->scale_b);
     if (element_bytes(p->types.a) == 2 && !p->a_in_registers)
-        text_emit(t, ", %d", p->a_tile.is_mn_major);
+        emit(t, ", %d", p->a_tile.is_mn_major);
     if (element_bytes(p->types.a) == 2)
-        text_emit(t, ", %d", p->b_tile.is_mn_major);
-    text_emit(t, ";\n");
+        emit(t, ", %d", p->b_tile.is_mn_major);
+    emit(t, ";\n");
 }

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 
+#include "ptx_text.h"
 #include "wgmma_kernel.h"
 #include "wgmma_oracle.h"
 
@@ -50,15 +51,9 @@ void product_write_registers(const wgmma_product *p, wgmma_memory *memory, int f
 void product_compare(const wgmma_product *p, const wgmma_memory *memory, int first, double error,
                      const char *ptx);
 
-typedef struct wgmma_text {
-    size_t length;
-    char at[16384];
-} wgmma_text;
-
-__attribute__((format(printf, 2, 3))) void text_emit(wgmma_text *t, const char *format, ...);
-void product_emit_descriptors(wgmma_text *t, const wgmma_product *p);
+void product_emit_descriptors(ptx_text *t, const wgmma_product *p);
 /* Wants PRODUCT_PREDICATES before it. */
-void product_emit(wgmma_text *t, const wgmma_product *p, int first);
+void product_emit(ptx_text *t, const wgmma_product *p, int first);
 
 #define PRODUCT_PREDICATES "setp.ge.u32 %%p1, %%thread, 0; setp.lt.u32 %%p2, %%thread, 0;\n"
 #define PRODUCT_FENCE      "wgmma.fence.sync.aligned;\n"
