@@ -136,7 +136,9 @@ static void move_range(exec_block *block, const bulk_copy *c)
 {
     uint8_t *shared = block->shared + c->shared;
     uint8_t *global = c->is_peer ? c->issuer->shared + c->global : (void *)(uintptr_t)c->global;
-    if (c->stores) {
+    if (c->is_value) {
+        memcpy(shared, c->value, c->bytes);
+    } else if (c->stores) {
         memcpy(global, shared, c->bytes);
         bulk_mark_written(block->grid->memory, c->global, c->bytes);
     } else {
@@ -271,6 +273,11 @@ static bulk_copy read_copy(const emu_warp *w, const emu_instr *in, int lane)
         .is_tensor = (in->aux & BULK_TENSOR) != 0};
 }
 
+static const char *name_of(const bulk_copy *c)
+{
+    return c->is_value ? "st.async" : "cp.async.bulk";
+}
+
 /* The blocks that a load goes to, one bit for each rank; 0: a fault was raised. */
 static uint32_t find_targets(emu_warp *w, const emu_instr *in, const bulk_copy *c)
 {
@@ -284,7 +291,7 @@ static uint32_t find_targets(emu_warp *w, const emu_instr *in, const bulk_copy *
     }
     if (to != told) {
         fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, lane,
-                    "cp.async.bulk to block %d of the cluster tells an mbarrier of block %d",
+                    "%s to block %d of the cluster tells an mbarrier of block %d", name_of(c),
                     cluster_rank(to), cluster_rank(told));
         return 0;
     }
@@ -310,20 +317,22 @@ static bool check_target(emu_warp *w, const emu_instr *in, const bulk_copy *c, e
                             "shared memory of a block that has exited");
         return false;
     }
-    if (!check_shared(w, in, lane, target, c->shared, c->bytes, ACCESS_WRITE)) {
+    uint32_t access = ACCESS_WRITE | (c->is_value ? ACCESS_GENERIC : 0);
+    if (!check_shared(w, in, lane, target, c->shared, c->bytes, access)) {
         return false;
     }
     if (!mbarrier_is_live(target, c->mbarrier)) {
         fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, lane,
-                    "cp.async.bulk tells an mbarrier at 0x%llx (shared), where mbarrier.init has "
-                    "not been called",
-                    (unsigned long long)(cluster_window(w, target) + c->mbarrier));
+                    "%s tells an mbarrier at 0x%llx (shared), where mbarrier.init has not been "
+                    "called",
+                    name_of(c), (unsigned long long)(cluster_window(w, target) + c->mbarrier));
         return false;
     }
     return true;
 }
 
-/* What lies outside the target: in global memory, or in the issuer's shared memory. */
+/* What lies outside the target: in registers, in global memory, or in the issuer's shared memory.
+ */
 static bool check_outside(emu_warp *w, const emu_instr *in, const bulk_copy *c)
 {
     if (c->is_tensor) {
@@ -332,7 +341,7 @@ static bool check_outside(emu_warp *w, const emu_instr *in, const bulk_copy *c)
     if (c->is_peer) {
         return check_shared(w, in, 1u << c->lane, w->block, c->global, c->bytes, ACCESS_READ);
     }
-    return c->bytes == 0 || bulk_check_global(w, in, c, c->global, c->bytes);
+    return c->is_value || c->bytes == 0 || bulk_check_global(w, in, c, c->global, c->bytes);
 }
 
 /* block: the issuer of a store, the target of a load. */
@@ -396,6 +405,40 @@ void bulk_issue(emu_warp *w, const emu_instr *in, uint32_t mask)
         if (w->block->fault.result) {
             return;
         }
+        w->bulk_issued++;
+    }
+}
+
+static bulk_copy read_store(const emu_warp *w, const emu_instr *in, int lane)
+{
+    uint32_t count = in->aux & AUX_VECTOR, bytes = in->aux & STORE_ASYNC_8 ? 8 : 4;
+    bulk_copy c = {.issuer = w->block,
+                   .bytes = count * bytes,
+                   .number = w->bulk_issued,
+                   .warp = (uint8_t)w->index,
+                   .lane = (uint8_t)lane,
+                   .is_value = true};
+    c.shared =
+        (uint32_t)(warp_lane_value(w, in->r[0], lane, in->aux & AUX_WIDE) + (uint64_t)in->imm);
+    c.mbarrier = (uint32_t)warp_lane_value(w, in->r[1], lane, in->aux & STORE_ASYNC_MBARRIER_WIDE) +
+                 in->target;
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(c.value + i * bytes, w->registers + in->r[2 + i] + (uint32_t)lane * bytes, bytes);
+    }
+    return c;
+}
+
+/* r: address, mbarrier, values; imm, target: the offsets of the first two. */
+void bulk_store_async(emu_warp *w, const emu_instr *in, uint32_t mask)
+{
+    for (uint32_t left = mask; left && !w->block->fault.result; left &= left - 1) {
+        bulk_copy c = read_store(w, in, __builtin_ctz(left));
+        if (c.shared % c.bytes) {
+            fault_raise_address(w, in, CUDA_ERROR_MISALIGNED_ADDRESS, 1u << c.lane, SPACE_SHARED,
+                                c.shared, c.bytes, "misaligned");
+            return;
+        }
+        issue_load(w, in, &c);
         w->bulk_issued++;
     }
 }

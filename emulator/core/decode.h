@@ -246,6 +246,9 @@ enum {
     TENSOR_RANK_SHIFT = 28,
 };
 
+/* aux of IR_st_async, beside AUX_VECTOR, AUX_WIDE and BULK_CLUSTER */
+enum { STORE_ASYNC_MBARRIER_WIDE = 1 << 8, STORE_ASYNC_8 = 1 << 9 /* bytes of an element */ };
+
 #define BULK_CLUSTER (1u << 31) /* to any block of the cluster */
 
 #define MBARRIER_GAVE_UP UINT32_MAX /* waits_for of a try_wait that returns false now */
@@ -270,7 +273,8 @@ void decode_mark_cas_loops(decoder *d);
 decode_function decode_bra, decode_brx, decode_call, decode_ret, decode_exit, decode_trap,
     decode_branchtargets;
 decode_function decode_wgmma, decode_setmaxnreg;
-decode_function decode_cp_async_arrive, decode_bulk_prefetch, decode_griddepcontrol;
+decode_function decode_st_async, decode_cp_async_arrive, decode_bulk_prefetch,
+    decode_griddepcontrol;
 decode_function decode_cluster_barrier, decode_mapa, decode_getctarank;
 decode_function decode_bar, decode_shfl, decode_vote, decode_match, decode_redux, decode_activemask,
     decode_elect, decode_mma, decode_mbarrier, decode_bulk;

@@ -1,5 +1,5 @@
 /*
- * decode_bulk.c: cp.async.bulk.* (PTX ISA 9.7.9.25.4).
+ * decode_bulk.c: cp.async.bulk.* (PTX ISA 9.7.9.25.4), and st.async, which ends like them.
  */
 #include "exec.h"
 
@@ -175,5 +175,39 @@ void decode_bulk(decoder *d)
     }
     if (multicasts) {
         decode_add_use(in, blocks);
+    }
+}
+
+/* st.async{.weak}.shared::cluster.mbarrier::complete_tx::bytes{.v2, .v4}.type [a], b, [mbarrier] */
+void decode_st_async(decoder *d)
+{
+    const decode_words *w = &d->words;
+    const ptx_operand *o = d->statement->operands;
+    uint64_t types = M(B32) | M(B64) | M(U32) | M(U64) | M(S32) | M(S64) | M(F32) | M(F64);
+    if (w->flags != (F(ASYNC) | F(COMPLETE_BYTES)) || !w->is_cluster || w->order ||
+        w->type_count != 1 || !(types >> w->types[0] & 1) || w->cache_hint) {
+        decode_unknown(d);
+    }
+    int bytes = ptx_type_bits(w->types[0]) / 8, count = w->vector;
+    decode_operand_count(d, 3, 3);
+    bool is_list = o[1].kind == OPERAND_VECTOR;
+    if (bytes * count > 16 || (is_list ? o[1].item_count : 1) != count) {
+        decode_unknown(d);
+    }
+    decode_address to = decode_address_in(d, &o[0], SPACE_SHARED),
+                   barrier = decode_address_in(d, &o[2], SPACE_SHARED);
+    uint32_t values[4];
+    for (int i = 0; i < count; i++) {
+        values[i] = decode_use(d, is_list ? &o[1].items[i] : &o[1], bytes);
+    }
+    decode_instr *in = decode_emit(d, IR_st_async);
+    in->in.imm = to.offset;
+    in->in.target = small_offset(d, barrier.offset);
+    in->in.aux = (uint32_t)count | (to.wide ? AUX_WIDE : 0) | BULK_CLUSTER |
+                 (barrier.wide ? STORE_ASYNC_MBARRIER_WIDE : 0) | (bytes == 8 ? STORE_ASYNC_8 : 0);
+    decode_add_use(in, to.base);
+    decode_add_use(in, barrier.base);
+    for (int i = 0; i < count; i++) {
+        decode_add_use(in, values[i]);
     }
 }

@@ -130,6 +130,10 @@ void decode_ld(decoder *d)
 void decode_st(decoder *d)
 {
     const ptx_statement *s = d->statement;
+    if (d->words.flags) {
+        decode_st_async(d);
+        return;
+    }
     decode_operand_count(d, d->words.cache_hint ? 3 : 2, d->words.cache_hint ? 3 : 2);
     int bytes;
     const ptx_operand *elements = access_elements(d, &s->operands[1], &bytes);

@@ -88,6 +88,7 @@ enum {
     ACCESS_PART = 8,  /* of a request that is counted already */
     ACCESS_BULK = 16, /* by a bulk copy */
     ACCESS_WGMMA = 32,
+    ACCESS_GENERIC = 64, /* a bulk copy's, but not through the async proxy: st.async */
 };
 
 typedef struct race_grid race_grid;
@@ -140,6 +141,8 @@ typedef struct bulk_copy {
     uint8_t warp, lane;
     bool stores, reduces, has_moved, is_read;
     bool is_peer;
+    bool is_value; /* st.async: of registers */
+    uint8_t value[16];
     bool is_tensor; /* a box of map, from `at` on, and not a range */
     emu_tensor_map map;
     int32_t at[TENSOR_RANK];
@@ -348,6 +351,7 @@ bool mbarrier_overlaps(const exec_block *block, uint64_t address, uint64_t bytes
 
 /* ---- bulk.c: cp.async.bulk ---- */
 void bulk_issue(emu_warp *w, const emu_instr *in, uint32_t mask);
+void bulk_store_async(emu_warp *w, const emu_instr *in, uint32_t mask); /* st.async */
 void bulk_commit(emu_warp *w, uint32_t mask);
 void bulk_wait(emu_warp *w, const emu_instr *in, uint32_t mask);
 /* copies=late: what the mbarrier there is told of moves now; UINT32_MAX: what any is. True:

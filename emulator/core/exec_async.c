@@ -196,6 +196,11 @@ DEFINE_HANDLER(bulk)
     bulk_issue(w, in, mask);
 }
 
+DEFINE_HANDLER(st_async)
+{
+    bulk_store_async(w, in, mask);
+}
+
 DEFINE_HANDLER(bulk_commit)
 {
     (void)in;

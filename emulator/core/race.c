@@ -185,6 +185,7 @@ static uint32_t kind_of(const emu_instr *in, uint32_t access)
     kind |= access & ACCESS_WRITE ? RACE_WRITE : 0;
     kind |= access & ACCESS_ASYNC ? RACE_ASYNC : 0;
     kind |= access & ACCESS_BULK ? RACE_BULK : 0;
+    kind |= access & ACCESS_GENERIC ? RACE_GENERIC : 0;
     kind |= access & ACCESS_WGMMA ? RACE_BULK | RACE_WGMMA : 0;
     kind |= in->order & ORDER_STRONG ? RACE_STRONG : 0;
     kind |= in->order & ORDER_WIDE ? RACE_WIDE : 0;

@@ -51,6 +51,7 @@ enum race_kind {
     RACE_ASYNC = 16,    /* written by cp.async */
     RACE_BULK = 32,     /* through the async proxy: by a bulk copy ... */
     RACE_WGMMA = 64,    /* ... or by wgmma, which has RACE_BULK too */
+    RACE_GENERIC = 256, /* with RACE_BULK, but not through the proxy: by st.async */
     RACE_CLUSTER = 128, /* strong, with a scope that covers the cluster and no more */
 };
 

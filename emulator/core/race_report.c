@@ -14,6 +14,9 @@ static const char *kind_name(const race_record *record)
     if (record->kind & RACE_WGMMA) {
         return "wgmma's read";
     }
+    if (record->kind & RACE_GENERIC) {
+        return "st.async's write";
+    }
     if (record->kind & RACE_BULK) {
         return writes ? "a bulk copy's write" : "a bulk copy's read";
     }

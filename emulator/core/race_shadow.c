@@ -43,7 +43,8 @@ static inline uint32_t warps_known_to(const race_visit *visit, const race_part *
     if (record->kind & RACE_ASYNC) {
         return part->copies[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;
     }
-    bool crosses = (visit->record.kind & RACE_BULK) && (record->kind & RACE_WRITE);
+    bool crosses = (visit->record.kind & RACE_BULK) && !(visit->record.kind & RACE_GENERIC) &&
+                   (record->kind & RACE_WRITE);
     return known_warps(crosses ? part->proxied : part->steps, record->clock);
 }
 

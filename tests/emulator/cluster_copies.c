@@ -116,6 +116,35 @@ Test(cluster_copies, a_copy_goes_to_another_block)
            from_the_other);
 }
 
+#define ST_ASYNC "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes"
+
+Test(cluster_copies, a_store_tells_an_mbarrier_of_another_block)
+{
+    expect("words",
+           INIT("1") EXPECT("256") "mad.lo.u32 %r1, %thread, 4, %r12;\n"
+                                   "mad.lo.u32 %r2, %r10, 1000, %thread;\n" ST_ASYNC
+                                   ".u32 [%r1], %r2, [%r12+8192];\n" WAIT("", "0") KEEP MEET,
+           from_the_other);
+    expect("four at a time",
+           INIT("1")
+               EXPECT("256") "mad.lo.u32 %r1, %thread, 16, %r12; shl.b32 %r2, %thread, 2;\n"
+                             "mad.lo.u32 %r2, %r10, 1000, %r2; add.u32 %r3, %r2, 1;\n"
+                             "add.u32 %r4, %r2, 2; add.u32 %r5, %r2, 3;\n"
+                             "setp.lt.u32 %p3, %thread, 16;\n@%p3 " ST_ASYNC
+                             ".v4.b32 [%r1], {%r2, %r3, %r4, %r5}, [%r12+8192];\n" WAIT("", "0")
+                                 KEEP MEET,
+           from_the_other);
+    expect("two of eight bytes",
+           INIT("1") EXPECT("256") "mad.lo.u32 %r1, %thread, 16, %r12; shl.b32 %r2, %thread, 2;\n"
+                                   "mad.lo.u32 %r2, %r10, 1000, %r2; add.u32 %r3, %r2, 1;\n"
+                                   "add.u32 %r4, %r2, 2; add.u32 %r5, %r2, 3;\n"
+                                   "mov.b64 %rd1, {%r2, %r3}; mov.b64 %rd2, {%r4, %r5};\n"
+                                   "setp.lt.u32 %p3, %thread, 16;\n@%p3 " ST_ASYNC
+                                   ".v2.u64 [%r1], {%rd1, %rd2}, [%r12+8192];\n" WAIT("", "0")
+                                       KEEP MEET,
+           from_the_other);
+}
+
 Test(cluster_copies, arrivals_reach_another_block)
 {
     expect("all threads at the other's",
@@ -198,6 +227,19 @@ Test(cluster_copies, what_may_not_be_done)
              "128") "mov.u16 %h0, 3;\n"
                     "@%p2 " LOAD
                     ".multicast::cluster [shared], [%in], 128, [shared+8192], %h0;\n" MEET KEEP,
+         32,
+         {"(shared)"}},
+        {"a store's mbarrier in another block",
+         INIT("1") "@%p2 " ST_ASYNC ".u32 [%r12], %r0, [shared+8192];\n" MEET,
+         32,
+         {"st.async to block 1 of the cluster tells an mbarrier of block 0"}},
+        {"a store that is not aligned",
+         INIT("1") "@%p1 " ST_ASYNC ".v2.u32 [%r12+4], {%r0, %r0}, [%r12+8192];\n" MEET,
+         32,
+         {"misaligned: 8 bytes at a shared"}},
+        {"a store that is not waited for",
+         INIT("1") EXPECT("4") "@%p1 " ST_ASYNC ".u32 [%r12], %r0, [%r12+8192];\n" MEET
+                               "@%p1 ld.shared.u32 %r2, [shared];\n" MEET,
          32,
          {"(shared)"}},
         {"arrivals of scope .cta order no blocks",
