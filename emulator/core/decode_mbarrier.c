@@ -78,9 +78,10 @@ void decode_mbarrier(decoder *d)
     bool expects = f->has_result && (w->flags & F(EXPECT_TX));
     bool needs_value = expects || (w->flags & F(NO_COMPLETE));
     decode_operand_count(d, first + 1 + (needs_value ? 1 : f->least), first + 1 + f->most);
-    bool may_be_remote = !waits && f->kind != MBARRIER_INIT && f->kind != MBARRIER_INVAL;
-    if (w->is_cluster && (!may_be_remote || (w->flags & F(NO_COMPLETE)) ||
-                          (f->has_result && o[0].kind != OPERAND_SINK))) {
+    bool may_be_remote = !waits && f->kind != MBARRIER_INIT && f->kind != MBARRIER_INVAL &&
+                         !(w->flags & F(NO_COMPLETE)) &&
+                         (!f->has_result || o[0].kind == OPERAND_SINK);
+    if (w->is_cluster && !may_be_remote) {
         decode_unknown(d);
     }
     decode_address at =
@@ -102,7 +103,7 @@ void decode_mbarrier(decoder *d)
                  (w->flags & F(NO_COMPLETE) ? MBARRIER_NO_COMPLETE : 0) |
                  (w->flags & F(PARITY) ? MBARRIER_PARITY : 0) | (by_state ? MBARRIER_STATE : 0) |
                  (at.space == SPACE_GENERIC ? MBARRIER_GENERIC : 0) |
-                 (w->is_cluster ? MBARRIER_CLUSTER : 0);
+                 (w->is_cluster || (!w->has_space && may_be_remote) ? MBARRIER_CLUSTER : 0);
     decode_add_def(in, result);
     decode_add_use(in, at.base);
     decode_add_use(in, expects ? decode_const(d, 1, 4) : given);

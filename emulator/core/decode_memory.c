@@ -474,9 +474,10 @@ void decode_prefetch(decoder *d)
     ptx_space space = d->words.space;
     bool takes_local = strcmp(d->statement->opcode, "prefetch") == 0;
     bool is_map = d->words.flags & F(TENSORMAP);
-    if ((space != SPACE_GENERIC && space != SPACE_GLOBAL &&
-         (space != SPACE_LOCAL || !takes_local)) ||
-        (is_map && d->words.has_space)) {
+    bool known = is_map ? space == SPACE_GENERIC || space == SPACE_CONST || space == SPACE_PARAM
+                        : space == SPACE_GENERIC || space == SPACE_GLOBAL ||
+                              (space == SPACE_LOCAL && takes_local);
+    if (!known) {
         decode_unknown(d);
     }
     decode_nop(d);

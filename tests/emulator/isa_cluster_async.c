@@ -367,6 +367,69 @@ Test(isa_cluster_async, copies_go_to_the_blocks_of_a_mask_or_to_one_and_nowhere_
     }
 }
 
+/* ---- stores of registers --------------------------------------------------------------------- */
+
+/* st.async (9.7.9.12): each thread of a block stores `count` values of a type to another block,
+ * which is told the bytes at its mbarrier. */
+static void check_stores(const char *type, const char *registers, int count)
+{
+    enum { UNIT = 16 };
+    static uint8_t in[MOST_BLOCKS][UNIT * THREADS], out[MOST_BLOCKS][UNIT * THREADS],
+        wanted[MOST_BLOCKS][UNIT * THREADS];
+    cluster_grid g = cluster_random(THREADS, false);
+    int size = cluster_size(&g), distance = below(size), wide = strstr(type, "64") != NULL;
+    int bytes = count * (wide ? 8 : 4);
+    char list[64] = "", vector[16] = "";
+    ptx_text t = {0};
+    for (int i = 0; i < count; i++)
+        sprintf(list + strlen(list), "%s%%%s%d", i ? ", " : "", registers, i + 4);
+    if (count > 1)
+        sprintf(vector, ".v%d", count);
+    random_bytes(in, sizeof in);
+    memset(wanted, 0, sizeof wanted);
+    emit(&t,
+         "mul.wide.u32 %%rd1, %%thread, %d; add.u64 %%rd2, %%rd1, %%in; cvt.u32.u64 %%r9, %%rd1; "
+         "mov.u32 %%r2, shared; add.u32 %%r2, %%r2, %%r9; mov.u32 %%r3, 0;\n"
+         "st.shared.v4.u32 [%%r2], {%%r3, %%r3, %%r3, %%r3};\n",
+         UNIT);
+    emit_initial(&t, (const int[]){1, 1, 1, 1});
+    emit(&t, "@%%first mbarrier.arrive.expect_tx.shared.b64 _, [barriers], %d;\n", THREADS * bytes);
+    emit(&t, "ld.global%s.%s %s%s%s, [%%rd2];\n", vector, type, count > 1 ? "{" : "", list,
+         count > 1 ? "}" : "");
+    emit(&t,
+         "add.u32 %%r0, %%rank, %d; rem.u32 %%r0, %%r0, %d; mapa.shared::cluster.u32 %%r10, %%r2, "
+         "%%r0; mapa.shared::cluster.u32 %%r11, barriers, %%r0;\n",
+         distance, size);
+    emit(&t,
+         "st.async%s.shared::cluster.mbarrier::complete_tx::bytes%s.%s [%%r10], %s%s%s, [%%r11];\n",
+         PICK("", ".weak"), vector, type, count > 1 ? "{" : "", list, count > 1 ? "}" : "");
+    emit_wait(&t, 0);
+    emit(&t, "ld.shared.v4.u32 {%%r4, %%r5, %%r6, %%r7}, [%%r2]; add.u64 %%rd2, %%rd1, %%out; "
+             "st.global.v4.u32 [%%rd2], {%%r4, %%r5, %%r6, %%r7};\n" CLUSTER_BARRIER);
+    cluster_run(&g, &t, &(cluster_memory){in, sizeof in[0], out, sizeof out[0]}, NULL);
+    for (int b = 0; b < size * cluster_count(&g); b++) {
+        int base = b - b % size, to = base + (b % size + distance) % size;
+        for (int i = 0; i < THREADS; i++)
+            memcpy(wanted[to] + UNIT * i, in[b] + UNIT * i, (size_t)bytes);
+    }
+    compare_rooms(&g, out[0], wanted[0], sizeof out[0], t.at);
+}
+
+Test(isa_cluster_async, stores_of_every_type_go_to_another_block_and_are_counted_there)
+{
+    static const struct {
+        const char *type;
+        const char *registers;
+        int most;
+    } cases[] = {{"b32", "r", 4},  {"u32", "r", 4},  {"s32", "r", 4},  {"f32", "f", 4},
+                 {"b64", "rd", 2}, {"u64", "rd", 2}, {"s64", "rd", 2}, {"f64", "g", 2}};
+    random_start(6);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int count = 1; count <= cases[i].most; count *= 2)
+            for (int turn = 0; turn < 3; turn++)
+                check_stores(cases[i].type, cases[i].registers, count);
+}
+
 /* ---- boxes of tensors ------------------------------------------------------------------------ */
 
 static void emit_box(ptx_text *t, const shape *s, int issuer, unsigned mask)
