@@ -44,7 +44,8 @@ size_t memory_bytes(const mmlp_mlp *mlp, mmlp_pass pass, mmlp_lifetime lifetime,
     return bytes;
 }
 
-/* How many kernels of the pass are given the buffer. */
+/* How many steps of the pass are given the buffer: each has one kernel that takes all tokens that
+ * are left. */
 static int count_users(const mmlp_mlp *mlp, int buffer, bundle_pass pass)
 {
     int users = 0;
@@ -55,7 +56,7 @@ static int count_users(const mmlp_mlp *mlp, int buffer, bundle_pass pass)
             uses |= loaded->slots[k] == SLOT_BUFFER + buffer;
         for (int k = 0; k < loaded->kernel->map_count; k++)
             uses |= loaded->map_slots[k] == SLOT_BUFFER + buffer;
-        users += uses && loaded->kernel->pass == pass;
+        users += uses && loaded->kernel->pass == pass && loaded->kernel->most_tokens == 0;
     }
     return users;
 }

@@ -12,13 +12,15 @@ typedef struct options {
     bench_counters_options counters; /* its spec and arch are jit's too */
 } options;
 
-enum { KEY_ARCH = 256, KEY_TILE, KEY_TOKENS, KEY_JSON };
+enum { KEY_ARCH = 256, KEY_PASS, KEY_TILE, KEY_TOKENS, KEY_JSON };
 
 static const struct argp_option option_table[] = {
     {"arch", KEY_ARCH, "ARCH", 0,
      "jit, counters: the GPU architecture (sm_80; for counters $MMLP_EMULATOR_DEVICE if that is "
      "set)",
      0},
+    {"pass", KEY_PASS, "PASS", 0,
+     "counters: train, or forward: of inference, which saves nothing (train)", 0},
     {"tile", KEY_TILE, "MxN", 0, "jit, counters: --tile of megamlp-gen", 0},
     {"tokens", KEY_TOKENS, "N", 0, "counters: the tokens of the step", 0},
     {"json", KEY_JSON, 0, 0, "counters: print JSON, with every counter by its name", 0},
@@ -30,11 +32,12 @@ static const char documentation[] =
     "jit SPEC.lua       from a spec to the loaded kernels of a training step, each\n"
     "                   run in a fresh process: spec to cubins, load with an empty\n"
     "                   cache, load from the disk cache; and each kernel's compilation\n"
-    "counters SPEC.lua  what each kernel of a training step does, counted by the\n"
-    "                   emulator, beside the plan's ideal: instructions, FLOP,\n"
-    "                   bytes, sectors, bank conflicts, barriers, instructions of\n"
-    "                   lanes for an output of the epilogue (wgmma); and what ptxas\n"
-    "                   makes of it: registers, spills, blocks per multiprocessor.\n"
+    "counters SPEC.lua  what each kernel of a training step (--pass forward: of\n"
+    "                   inference) does, counted by the emulator, beside the\n"
+    "                   plan's ideal: instructions, FLOP, bytes, sectors, bank\n"
+    "                   conflicts, barriers, and with wgmma the lane instructions of\n"
+    "                   the epilogue for an output; and what ptxas makes of it:\n"
+    "                   registers, spills, blocks per multiprocessor.\n"
     "                   docs/emulator.md says what is counted\n"
     "emulator           matrix products and ordinary instructions of fixed PTX on\n"
     "                   the emulator, one host thread, with its checks on: GFLOP/s,\n"
@@ -65,6 +68,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     switch (key) {
     case KEY_ARCH:
         o->counters.arch = argument;
+        break;
+    case KEY_PASS:
+        o->counters.forward = strcmp(argument, "forward") == 0;
+        if (!o->counters.forward && strcmp(argument, "train") != 0)
+            argp_error(state, "--pass %s: is not train or forward", argument);
         break;
     case KEY_TILE:
         o->counters.tile = argument;

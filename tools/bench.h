@@ -17,6 +17,7 @@ typedef struct bench_counters_options {
     const char *spec, *arch; /* arch NULL: that of the emulated device */
     const char *tile;        /* of megamlp-gen, or NULL */
     int64_t tokens;
+    int forward; /* the forward pass of inference alone, in place of a training step */
     int json;
 } bench_counters_options;
 

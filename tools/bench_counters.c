@@ -166,7 +166,8 @@ static int open_step(counted_step *step, run_step *run, mmlp_bundle **bundle,
         code = run_step_start(run, 1);
     if (code != 0)
         return code;
-    run->train = 1;
+    run->train = !o->forward;
+    run->infer = o->forward;
     run->microbatches[0].tokens = o->tokens;
     run->properties = (mmlp_bundle_properties)MMLP_BUNDLE_PROPERTIES_INIT;
     mmlp_status status = mmlp_bundle_get(*bundle, &run->properties);
@@ -203,7 +204,8 @@ double counted_plan_bytes(const counted_step *step, const counted_kernel *kernel
 
 int bench_counters(const bench_counters_options *o)
 {
-    counted_step step = {.device = MMLP_DEVICE_PROPERTIES_INIT, .tokens = o->tokens};
+    counted_step step = {
+        .device = MMLP_DEVICE_PROPERTIES_INIT, .tokens = o->tokens, .forward = o->forward};
     run_step run = {0};
     emulator e = {0};
     mmlp_bundle *bundle = NULL;

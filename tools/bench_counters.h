@@ -18,6 +18,7 @@ typedef struct counted_kernel {
 typedef struct counted_step {
     mmlp_device_properties device;
     int64_t tokens;
+    int forward;
     counted_kernel *kernels;
     int count;
 } counted_step;

@@ -114,7 +114,8 @@ static void print_classes(const counted_step *step, int width)
 void counted_print_tables(const counted_step *step)
 {
     int width = name_width(step);
-    printf("one training step of %lld tokens on the %s: %s, %d multiprocessors\n\n",
+    printf("%s of %lld tokens on the %s: %s, %d multiprocessors\n\n",
+           step->forward ? "a forward pass of inference" : "one training step",
            (long long)step->tokens, step->device.name, step->device.arch, step->device.sm_count);
     printf("%-*s %8s %5s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %7s %4s %5s %6s %7s\n", width,
            "", "warp", "lanes", "tensor", "fma", "plan's", "bytes", "plan's", "bytes by", "global",

@@ -151,6 +151,8 @@ static mmlp_status measure(run_step *s)
         if (memory.pending_bytes > s->memory.pending_bytes)
             s->memory.pending_bytes = memory.pending_bytes;
     }
+    if (s->infer)
+        s->memory.saved_bytes = 0;
     return MMLP_OK;
 }
 

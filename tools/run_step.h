@@ -23,6 +23,7 @@ typedef struct run_step {
     mmlp_mlp *mlp;
     mmlp_bundle_properties properties;
     int train; /* a training step; otherwise a forward pass */
+    int infer; /* the forward pass saves nothing */
     int keep;  /* intermediates are copied to the host before the next pass overwrites them */
     int count; /* microbatches */
     run_microbatch *microbatches;

@@ -45,6 +45,7 @@ struct Epilogue {
         const int lane = threadIdx.x % 32;
         const int warp = threadIdx.x / 32 % 4;
         warpgroup = threadIdx.x / 128 - 1;
+        asm volatile("" : "+r"(warpgroup)); // else it, and what follows from it, is computed again for every tile
         issues = threadIdx.x % 128 == 0;
 //% if kernel.staged_panels > 0 then
         staged = shared + staged_offset + warpgroup * staged_panels * panel_bytes;
@@ -69,7 +70,7 @@ struct Epilogue {
 #pragma unroll
         for (int i = 0; i < 4 * staged_panels; ++i) {
             staged_at[i] = (staged + i / 4 * panel_bytes + in_panel) ^ (i % 4 * 32);
-            asm volatile("" : "+r"(staged_at[i])); // else it is computed again for every tile
+            asm volatile("" : "+r"(staged_at[i]));
         }
 //% end
     }
