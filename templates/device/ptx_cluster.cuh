@@ -1,10 +1,11 @@
 // ptx_cluster.cuh: inline PTX of what the blocks of a cluster do together (PTX ISA 9.0).
 
-// 9.7.13.3: all threads of all blocks; what they wrote before is seen by all after.
+// 9.7.13.3: all threads of all blocks; what they wrote before is seen by all after. Not .aligned: lanes of a warp may
+// come one after the other.
 __device__ __forceinline__ void cluster_sync()
 {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
+    asm volatile("barrier.cluster.arrive.release;\n"
+                 "barrier.cluster.wait.acquire;" ::
                      : "memory");
 }
 
