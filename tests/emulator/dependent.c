@@ -49,10 +49,12 @@ Test(dependent, what_follows_a_wait_of_its_own_is_fine)
     expect_copy("of every thread", GRIDS COPY, 2);
     expect_copy("twice, of one lane first",
                 "setp.eq.u32 %p0, %thread, 5; @%p0 griddepcontrol.wait;\n" GRIDS COPY, 2);
-    expect_copy("other memory before it",
-                "mov.u32 %r2, shared; mad.lo.u32 %r2, %thread, 4, %r2; st.shared.u32 [%r2], 5;\n"
-                "ld.param.u64 %rd5, [pin]; griddepcontrol.launch_dependents;\n" GRIDS COPY,
-                1);
+    expect_copy(
+        "other memory before it",
+        "mov.u32 %r2, shared; mad.lo.u32 %r2, %thread, 4, %r2; st.shared.u32 [%r2], 5;\n"
+        "ld.param.u64 %rd5, [pin]; griddepcontrol.launch_dependents;\n"
+        "prefetch.global.L2 [%in]; cp.async.bulk.prefetch.L2.global [%in], 256;\n" GRIDS COPY,
+        1);
 }
 
 Test(dependent, a_warp_may_leave_without_a_wait)

@@ -43,19 +43,6 @@ static char *wrap(const char *body)
     return text;
 }
 
-/* device_try, with the attribute. */
-static CUresult try_dependent(CUmodule module, unsigned blocks, unsigned threads, void **arguments)
-{
-    CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                                   .value.programmaticStreamSerializationAllowed = 1};
-    CUlaunchConfig config = {blocks, 1, 1, threads, 1, 1, 0, NULL, &attribute, 1};
-    CUfunction function;
-    CUresult result = cuModuleGetFunction(&function, module, "kernel");
-    if (result == CUDA_SUCCESS)
-        result = cuLaunchKernelEx(&config, function, arguments, NULL);
-    return result == CUDA_SUCCESS ? cuCtxSynchronize() : result;
-}
-
 static CUresult run(const char *name, const char *body, unsigned blocks, unsigned threads,
                     const void *in, size_t in_bytes, void *out, size_t out_bytes)
 {
@@ -67,8 +54,8 @@ static CUresult run(const char *name, const char *body, unsigned blocks, unsigne
     CUdeviceptr device_out = device_alloc(out_bytes);
     cr_assert_eq(cuMemsetD8(device_out, 0, out_bytes), CUDA_SUCCESS);
     void *arguments[] = {&device_in, &device_out};
-    CUresult result = is_dependent ? try_dependent(module, blocks, threads, arguments)
-                                   : device_try(module, "kernel", blocks, threads, 0, arguments);
+    CUresult result = (is_dependent ? device_try_dependent : device_try)(module, "kernel", blocks,
+                                                                         threads, 0, arguments);
     if (result == CUDA_SUCCESS && out) {
         device_download(out, device_out, out_bytes);
         cuMemFree(device_in);
