@@ -139,13 +139,14 @@ static json_t *kernel_to_json(const emit_kernels *kernels, int index, const bund
                                                     "kind", files[i].kind, "file", files[i].name));
     const plan_step *step = k->step;
     bool gemm = step && step->kind == PLAN_GEMM;
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:o, s:I, s:f, s:f, s:f, s:o, "
-                     "s:o, s:o, s:o}",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:b, s:o, s:I, s:f, s:f, s:f, "
+                     "s:o, s:o, s:o, s:o}",
                      "entry", k->entry, "file", k->file, "pass", k->pass, "step", k->step_name,
                      "when", step ? step->when : "always", "family", k->plan->family->name,
                      "most_tokens", (json_int_t)k->most_tokens, "threads", k->threads,
-                     "dynamic_shared_bytes", (json_int_t)k->shared_bytes, "grid", grid_to_json(k),
-                     "reduction", (json_int_t)(gemm ? step->k : 0), "flops_per_token",
+                     "dynamic_shared_bytes", (json_int_t)k->shared_bytes, "waits_for_previous",
+                     (int)k->waits_for_previous, "grid", grid_to_json(k), "reduction",
+                     (json_int_t)(gemm ? step->k : 0), "flops_per_token",
                      gemm ? step->flops_per_token : 0.0, "bytes", step ? step->bytes : 0.0,
                      "bytes_per_token", step ? step->bytes_per_token : 0.0, "maps", maps_to_json(k),
                      "arguments", arguments, "lines", lines_to_json(&k->source), "images", images);

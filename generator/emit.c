@@ -45,6 +45,7 @@ static void describe_gemm(emit_kernel *kernel, const plan_step *step)
     if (maps) {
         kernel->threads += PRODUCER_THREADS;
         kernel->cluster = chosen->tile.cluster;
+        kernel->waits_for_previous = true;
         emit_describe_maps(kernel);
         return;
     }

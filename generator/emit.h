@@ -42,6 +42,7 @@ typedef struct emit_kernel {
     int64_t shared_bytes;
     emit_grid grid;
     int cluster; /* 0: a block for each tile; else blocks of a cluster, which takes tiles in turn */
+    bool waits_for_previous;      /* before it touches a tensor: griddepcontrol.wait */
     emit_map maps[EMIT_MAPS_MAX]; /* the first parameters */
     int map_count;
     int64_t elements_per_block;                /* fill; 0 for all others */

@@ -95,6 +95,8 @@ typedef struct bundle_kernel {
     int64_t threads, dynamic_shared_bytes;
     int64_t rows, columns, tile_m, tile_n; /* rows 0: the tokens */
     int cluster; /* 0: a block for each tile; else blocks of a cluster, which takes tiles in turn */
+    bool
+        waits_for_previous; /* griddepcontrol.wait: it may begin before the kernel before it ends */
     int64_t elements_per_block; /* of init; 0 for all others */
     int64_t reduction;
     double flops_per_token;

@@ -93,7 +93,7 @@ static mmlp_status fill_tensor(mmlp_mlp *mlp, const loaded_kernel *fill, const f
     values[SLOT_SEED].bits = f->seed;
     values[SLOT_DISTRIBUTION].word = (int32_t)f->init.kind;
     values[SLOT_DTYPE].word = (int32_t)dtype;
-    return launch_kernel(mlp, fill, values, f->part.elements, stream);
+    return launch_kernel(mlp, fill, values, f->part.elements, false, stream);
 }
 
 mmlp_status mmlp_mlp_fill_normal(mmlp_mlp *mlp, const mmlp_tensor *tensor, double std,

@@ -55,8 +55,27 @@ static mmlp_status make_map(CUtensorMap *out, const driver *d, const bundle_kern
                         "kernel %s: the tensor map of %s", kernel->entry, map->tensor);
 }
 
+/* A programmatic dependent launch: its blocks may begin while the kernel before it still runs. */
+static CUresult launch_dependent(const driver *d, const loaded_kernel *loaded, unsigned blocks,
+                                 void **parameters, void *stream)
+{
+    CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                   .value.programmaticStreamSerializationAllowed = 1};
+    CUlaunchConfig config = {.gridDimX = blocks,
+                             .gridDimY = 1,
+                             .gridDimZ = 1,
+                             .blockDimX = (unsigned)loaded->kernel->threads,
+                             .blockDimY = 1,
+                             .blockDimZ = 1,
+                             .sharedMemBytes = (unsigned)loaded->kernel->dynamic_shared_bytes,
+                             .hStream = (CUstream)stream,
+                             .attrs = &attribute,
+                             .numAttrs = 1};
+    return d->cuLaunchKernelEx(&config, loaded->function, parameters, NULL);
+}
+
 static mmlp_status enqueue(const loaded_kernel *loaded, const mmlp_mlp *mlp, slot_value *values,
-                           int64_t tokens_or_elements, void *stream)
+                           int64_t tokens_or_elements, bool follows, void *stream)
 {
     const driver *d = &mlp->context->cuda;
     const bundle_kernel *kernel = loaded->kernel;
@@ -72,6 +91,9 @@ static mmlp_status enqueue(const loaded_kernel *loaded, const mmlp_mlp *mlp, slo
         parameters[count++] = &values[loaded->slots[i]];
     int64_t tiles = kernel_tiles(kernel, tokens_or_elements);
     unsigned blocks = (unsigned)blocks_of(kernel, tiles, mlp->context->sm_count);
+    if (follows && kernel->waits_for_previous)
+        return driver_check(d, launch_dependent(d, loaded, blocks, parameters, stream), "kernel %s",
+                            kernel->entry);
     return driver_check(d,
                         d->cuLaunchKernel(loaded->function, blocks, 1, 1, (unsigned)kernel->threads,
                                           1, 1, (unsigned)kernel->dynamic_shared_bytes,
@@ -88,7 +110,7 @@ static mmlp_status enqueue_timed(const loaded_kernel *loaded, mmlp_mlp *mlp, slo
     float elapsed = 0;
     MMLP_TRY(driver_check(d, d->cuStreamSynchronize((CUstream)stream), "before kernel %s", entry));
     MMLP_TRY(driver_check(d, d->cuEventRecord(mlp->events[0], (CUstream)stream), "cuEventRecord"));
-    MMLP_TRY(enqueue(loaded, mlp, values, tokens_or_elements, stream));
+    MMLP_TRY(enqueue(loaded, mlp, values, tokens_or_elements, false, stream));
     MMLP_TRY(driver_check(d, d->cuEventRecord(mlp->events[1], (CUstream)stream), "cuEventRecord"));
     MMLP_TRY(driver_check(d, d->cuEventSynchronize(mlp->events[1]), "kernel %s", entry));
     MMLP_TRY(driver_check(d, d->cuEventElapsedTime(&elapsed, mlp->events[0], mlp->events[1]),
@@ -98,11 +120,11 @@ static mmlp_status enqueue_timed(const loaded_kernel *loaded, mmlp_mlp *mlp, slo
 }
 
 mmlp_status launch_kernel(mmlp_mlp *mlp, const loaded_kernel *loaded, slot_value *values,
-                          int64_t tokens_or_elements, void *stream)
+                          int64_t tokens_or_elements, bool follows, void *stream)
 {
     if (mlp->kernel_ms)
         return enqueue_timed(loaded, mlp, values, tokens_or_elements, stream);
-    return enqueue(loaded, mlp, values, tokens_or_elements, stream);
+    return enqueue(loaded, mlp, values, tokens_or_elements, follows, stream);
 }
 
 /* Whether a kernel has something to do: without tokens, only to write the zeros of beta 0. */
@@ -117,10 +139,13 @@ static bool has_work(const loaded_kernel *loaded, const pass_call *call)
 
 mmlp_status launch_pass(mmlp_mlp *mlp, bundle_pass pass, pass_call *call, void *stream)
 {
+    bool follows = false;
     for (int i = 0; i < mlp->kernel_count; i++) {
         const loaded_kernel *loaded = &mlp->kernels[i];
-        if (loaded->kernel->pass == pass && has_work(loaded, call))
-            MMLP_TRY(launch_kernel(mlp, loaded, call->values, call->tokens, stream));
+        if (loaded->kernel->pass != pass || !has_work(loaded, call))
+            continue;
+        MMLP_TRY(launch_kernel(mlp, loaded, call->values, call->tokens, follows, stream));
+        follows = true;
     }
     return MMLP_OK;
 }

@@ -191,6 +191,7 @@ typedef struct kernel_object {
     const char *entry, *file, *step, *family;
     int pass, when;
     int64_t most_tokens, threads, dynamic_shared_bytes, reduction;
+    bool waits_for_previous;
     double flops_per_token, bytes, bytes_per_token;
     const json_t *grid, *maps, *arguments, *lines, *images;
 } kernel_object;
@@ -206,6 +207,7 @@ static const json_field kernel_fields[] = {
     {"most_tokens", JSON_FIELD_INTEGER, AT(most_tokens), 0, INT32_MAX, 0},
     {"threads", JSON_FIELD_INTEGER, AT(threads), 1, BUNDLE_MAX_THREADS, 0},
     {"dynamic_shared_bytes", JSON_FIELD_INTEGER, AT(dynamic_shared_bytes), 0, 1 << 20, 0},
+    {"waits_for_previous", JSON_FIELD_FLAG, AT(waits_for_previous), 0, 0, 0},
     {"grid", JSON_FIELD_OBJECT, AT(grid), 0, 0, 0},
     {"reduction", JSON_FIELD_INTEGER, AT(reduction), 0, BUNDLE_MAX_SIZE, 0},
     {"flops_per_token", JSON_FIELD_NUMBER, AT(flops_per_token), 0, 0, 0},
@@ -231,6 +233,7 @@ static mmlp_status read_kernel(bundle_kernel *kernel, const mmlp_bundle *bundle,
     kernel->most_tokens = k.most_tokens;
     kernel->threads = k.threads;
     kernel->dynamic_shared_bytes = k.dynamic_shared_bytes;
+    kernel->waits_for_previous = k.waits_for_previous;
     kernel->reduction = k.reduction;
     kernel->flops_per_token = k.flops_per_token;
     kernel->bytes = k.bytes;

@@ -68,9 +68,10 @@ mmlp_status memory_check_tokens(const mmlp_mlp *mlp, int64_t tokens);
 
 /* The tiles of a launch, those of a cluster as one; at most INT32_MAX after mmlp_mlp_load. */
 int64_t kernel_tiles(const bundle_kernel *kernel, int64_t tokens_or_elements);
-/* Enqueues one kernel. Between mlp_enter and mlp_leave. */
+/* Enqueues one kernel. follows: another one of this call is before it in the stream, which a kernel
+ * that waits for it need not see ended. Between mlp_enter and mlp_leave. */
 mmlp_status launch_kernel(mmlp_mlp *mlp, const loaded_kernel *loaded, slot_value *values,
-                          int64_t tokens_or_elements, void *stream);
+                          int64_t tokens_or_elements, bool follows, void *stream);
 /* Enqueues the kernels of a pass that have something to do, in order. */
 mmlp_status launch_pass(mmlp_mlp *mlp, bundle_pass pass, pass_call *call, void *stream);
 /* Nothing is timed from now on. The context is current. */

@@ -60,12 +60,16 @@ void decode_getctarank(decoder *d)
     decode_add_use(in, address);
 }
 
-/* Grids run one after another, so that those before are over. */
+/* Grids run one after another: those before are over, and those behind cannot begin. */
 void decode_griddepcontrol(decoder *d)
 {
     if (d->words.mode != MODE_WAIT && d->words.mode != MODE_LAUNCH_DEPENDENTS) {
         decode_unknown(d);
     }
     decode_operand_count(d, 0, 0);
-    decode_nop(d);
+    if (d->words.mode == MODE_WAIT) {
+        decode_emit(d, IR_grid_wait);
+    } else {
+        decode_nop(d);
+    }
 }

@@ -151,6 +151,7 @@ CUresult emu_function_param(const emu_function *function, int index, size_t *off
 typedef struct emu_launch {
     unsigned grid[3], block[3], cluster[3]; /* cluster 0 or 1 each: none */
     size_t dynamic_shared_bytes;
+    bool is_dependent; /* programmatically: it may begin before the launches before it are over */
 } emu_launch;
 
 /*

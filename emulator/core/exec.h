@@ -271,7 +271,7 @@ typedef struct exec_grid {
     memory_tally *tally;                    /* NULL: nothing is counted */
     race_grid *race;                        /* NULL: races are not looked for */
     unsigned grid[3], block[3], cluster[3]; /* cluster: 1 each: there are none */
-    bool is_explicit_cluster;
+    bool is_explicit_cluster, is_dependent;
     size_t dynamic_shared, shared_bytes;
     size_t reserved_shared; /* where the shared memory of the system begins */
     const uint8_t *params;
@@ -438,6 +438,7 @@ void race_bulk_waited(emu_warp *w, uint32_t count, bool reads_alone); /* so many
 void race_wgmma_waited(emu_warp *w, uint32_t count); /* products of its warpgroup */
 void race_proxy_fence(emu_warp *w);
 void race_phase(exec_block *block, uint64_t address); /* the object's phase is over */
+void race_grids_waited(emu_warp *w);                  /* griddepcontrol.wait */
 
 /* ---- print.c ---- */
 void print_format(emu_warp *w, const emu_instr *in, uint32_t mask);

@@ -60,6 +60,15 @@ DEFINE_HANDLER(bar)
     barrier_arrive(w, in, mask);
 }
 
+DEFINE_HANDLER(grid_wait)
+{
+    (void)in;
+    (void)mask;
+    if (w->block->race) {
+        race_grids_waited(w);
+    }
+}
+
 DEFINE_HANDLER(mbarrier)
 {
     mbarrier_run(w, in, mask);

@@ -419,6 +419,7 @@ CUresult emu_run(emu_machine *machine, emu_function *function, const emu_launch 
                       .kernel = kernel,
                       .memory = &machine->memory,
                       .dynamic_shared = launch->dynamic_shared_bytes,
+                      .is_dependent = launch->is_dependent,
                       .params = params,
                       .schedule = machine->schedule};
     memcpy(grid.grid, launch->grid, sizeof grid.grid);

@@ -24,6 +24,11 @@ static void next_step(const exec_block *block, int index)
     block->race->warps[index].known_clock = 0;
 }
 
+void race_next_step(emu_warp *w)
+{
+    next_step(w->block, w->index);
+}
+
 /* ---- launches and blocks ---- */
 
 race_grid *race_open(const memory_arena *arena)
@@ -82,6 +87,8 @@ static void start_warp(race_warp *warp, const exec_block *block, int index)
     }
     warp->last_address = 0;
     warp->known_clock = 0;
+    warp->grids_over = !block->grid->is_dependent;
+    block->race->grid_waits[index] = 0;
 }
 
 void race_block_start(exec_block *block)
@@ -202,6 +209,10 @@ bool race_access(emu_warp *w, const emu_instr *in, ptx_space space, exec_block *
     /* a reduction of a bulk copy is strong, but nobody learns by it */
     bool is_strong = (in->order & ORDER_STRONG) && !(access & ACCESS_BULK);
     race_warp *warp = &block->race->warps[w->index];
+    if (!is_shared && !warp->grids_over &&
+        !race_grids_over(w, in, access, at[__builtin_ctz(mask)], bytes, mask)) {
+        return false;
+    }
     race_places *places = is_shared ? &owner->race->places : &grid->race->places;
     if (is_shared) {
         visit_block(w, owner, access);

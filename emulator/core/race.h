@@ -91,6 +91,7 @@ typedef struct race_warp {
     race_clock seen[SCOPES];   /* what a fence of this scope will make known */
     uint64_t last_address;     /* of the place that `seen` has */
     uint32_t last_version;
+    bool grids_over; /* those before its own */
 } race_warp;
 
 /* One access of a warp: record has all but lanes and bytes. */
@@ -142,6 +143,7 @@ void sync_forget(race_places *places);
 void sync_free(race_places *places);
 
 /* ---- race.c ---- */
+void race_next_step(emu_warp *w);
 
 struct race_grid {
     race_shadow global;
@@ -156,12 +158,18 @@ struct race_block {
         visitors; /* the last steps and bulk copies of other blocks that touched its memory */
     race_clock barriers[EXEC_BARRIERS], barriers_seen[EXEC_BARRIERS][SCOPES];
     race_warp warps[EXEC_MAX_WARPS];
+    uint32_t grid_waits[EXEC_MAX_WARPS]; /* the step of each one's griddepcontrol.wait; 0: none */
 };
 
 /* barrier.cluster: what the arrivals of the phase that runs have released, and those before. */
 struct race_cluster {
     race_clock arriving, over;
 };
+
+/* ---- race_grids.c ---- */
+/* False: the grids before may still run, and a fault was raised. */
+bool race_grids_over(emu_warp *w, const emu_instr *in, uint32_t access, uint64_t address,
+                     uint32_t bytes, uint32_t lanes);
 
 /* ---- race_report.c ---- */
 void race_report(emu_warp *w, const emu_instr *in, ptx_space space, const race_visit *visit);

@@ -147,7 +147,8 @@ CUresult CUDAAPI cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned in
     emu_launch launch = {{gridDimX, gridDimY, gridDimZ},
                          {blockDimX, blockDimY, blockDimZ},
                          {0, 0, 0},
-                         sharedMemBytes};
+                         sharedMemBytes,
+                         false};
     return launch_kernel(f, &launch, hStream, kernelParams, extra);
 }
 
@@ -158,7 +159,8 @@ CUresult front_read_config(emu_launch *out, const CUlaunchConfig *config)
     emu_launch launch = {{config->gridDimX, config->gridDimY, config->gridDimZ},
                          {config->blockDimX, config->blockDimY, config->blockDimZ},
                          {0, 0, 0},
-                         config->sharedMemBytes};
+                         config->sharedMemBytes,
+                         false};
     for (unsigned i = 0; i < config->numAttrs; i++) {
         const CUlaunchAttributeValue *value = &config->attrs[i].value;
         switch ((int)config->attrs[i].id) {
@@ -171,11 +173,14 @@ CUresult front_read_config(emu_launch *out, const CUlaunchConfig *config)
             if (value->cooperative)
                 return CUDA_ERROR_NOT_SUPPORTED;
             break;
+        case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION:
+            launch.is_dependent = value->programmaticStreamSerializationAllowed != 0;
+            break;
         case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
         case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT:
         case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE:
             return CUDA_ERROR_NOT_SUPPORTED;
-        default: /* hints, and overlaps that one kernel after another satisfies */
+        default: /* hints */
             break;
         }
     }

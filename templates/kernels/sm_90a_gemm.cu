@@ -14,6 +14,8 @@
 // Dynamic shared memory: shared_bytes. The tensor maps are made by the library's launch.
 // tokens may be any number from ${runs_over_tokens and 0 or 1} on; what lies beyond it is loaded as zeros and not stored.
 
+//% include "device/ptx_grid.cuh"
+
 //% include "device/ptx_copy.cuh"
 
 //% include "device/ptx_mbarrier.cuh"
@@ -150,6 +152,10 @@ ${kernel.entry}(
 //% end
         fence_mbarrier_init();
     }
+    // No tensor is touched before: the kernel before this one may still run. Nothing is gained by a later word to the next
+    // kernel, whose blocks wait here too: shared memory keeps them out until blocks of this one leave, and all have begun.
+    wait_for_previous_grid();
+    allow_next_grid();
 //% if kernel.cluster > 1 then
     cluster_sync();
 //% else

@@ -71,36 +71,56 @@ CUmodule device_load(const char *ptx, const char *what)
 }
 
 static CUresult launch(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
-                       unsigned shared_bytes, void **arguments)
+                       unsigned shared_bytes, void **arguments, unsigned attributes)
 {
+    CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                   .value.programmaticStreamSerializationAllowed = 1};
+    CUlaunchConfig config = {.gridDimX = blocks,
+                             .gridDimY = 1,
+                             .gridDimZ = 1,
+                             .blockDimX = threads,
+                             .blockDimY = 1,
+                             .blockDimZ = 1,
+                             .sharedMemBytes = shared_bytes,
+                             .attrs = &attribute,
+                             .numAttrs = attributes};
     CUfunction function;
     CUresult result = cuModuleGetFunction(&function, module, entry);
     if (result == CUDA_SUCCESS && shared_bytes > 0)
         result = cuFuncSetAttribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                                     (int)shared_bytes);
     if (result == CUDA_SUCCESS)
-        result = cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared_bytes, NULL,
-                                arguments, NULL);
+        result = cuLaunchKernelEx(&config, function, arguments, NULL);
     return result;
 }
 
 void device_run(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
                 unsigned shared_bytes, void **arguments, const char *what)
 {
-    check(launch(module, entry, blocks, threads, shared_bytes, arguments), "launch", what);
+    check(launch(module, entry, blocks, threads, shared_bytes, arguments, 0), "launch", what);
     check(cuCtxSynchronize(), "cuCtxSynchronize", what);
     device_has_run();
 }
 
-CUresult device_try(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
-                    unsigned shared_bytes, void **arguments)
+static CUresult wait_for(CUresult result)
 {
-    CUresult result = launch(module, entry, blocks, threads, shared_bytes, arguments);
     if (result == CUDA_SUCCESS)
         result = cuCtxSynchronize();
     if (result == CUDA_SUCCESS)
         device_has_run();
     return result;
+}
+
+CUresult device_try(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
+                    unsigned shared_bytes, void **arguments)
+{
+    return wait_for(launch(module, entry, blocks, threads, shared_bytes, arguments, 0));
+}
+
+CUresult device_try_dependent(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
+                              unsigned shared_bytes, void **arguments)
+{
+    return wait_for(launch(module, entry, blocks, threads, shared_bytes, arguments, 1));
 }
 
 void device_has_run(void)

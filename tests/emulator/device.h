@@ -19,6 +19,9 @@ void device_run(CUmodule module, const char *entry, unsigned blocks, unsigned th
 /* Launches, waits, and returns what the synchronising call said. */
 CUresult device_try(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
                     unsigned shared_bytes, void **arguments);
+/* The same, in a programmatic dependent launch. */
+CUresult device_try_dependent(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
+                              unsigned shared_bytes, void **arguments);
 /* The module that was loaded last counts as tested from now on (coverage.c), where
  * MMLP_TEST_COVERAGE names a folder. device_run and device_try say it of launches without a fault.
  */

@@ -2,6 +2,7 @@
 #include "kernel.h"
 
 #include <criterion/criterion.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +10,16 @@
 #include "device.h"
 
 static unsigned cluster_blocks;
+static bool is_dependent;
 
 void kernel_clusters(unsigned blocks)
 {
     cluster_blocks = blocks;
+}
+
+void kernel_dependent(void)
+{
+    is_dependent = true;
 }
 
 static char *wrap(const char *body)
@@ -47,7 +54,8 @@ static CUresult run(const char *name, const char *body, unsigned blocks, unsigne
     CUdeviceptr device_out = device_alloc(out_bytes);
     cr_assert_eq(cuMemsetD8(device_out, 0, out_bytes), CUDA_SUCCESS);
     void *arguments[] = {&device_in, &device_out};
-    CUresult result = device_try(module, "kernel", blocks, threads, 0, arguments);
+    CUresult result = (is_dependent ? device_try_dependent : device_try)(module, "kernel", blocks,
+                                                                         threads, 0, arguments);
     if (result == CUDA_SUCCESS && out) {
         device_download(out, device_out, out_bytes);
         cuMemFree(device_in);

@@ -26,6 +26,9 @@ CUresult kernel_try(const char *name, const char *body, unsigned blocks, unsigne
 /* From now on blocks run in clusters of so many; 0, as it begins: no clusters. */
 void kernel_clusters(unsigned blocks);
 
+/* From now on launches are programmatic dependent ones: they may begin early. */
+void kernel_dependent(void);
+
 /* A body that one block, or one cluster, cannot run, and parts of the report. */
 typedef struct kernel_mistake {
     const char *name, *body;

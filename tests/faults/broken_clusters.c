@@ -107,6 +107,28 @@ Test(broken_clusters, coming_and_leaving_alone_is_told)
     EXPECT_REPORTS(IN_ORDER, mistakes);
 }
 
+Test(broken_clusters, a_kernel_that_begins_before_the_one_before_it_ends_is_told)
+{
+    static const mistake mistakes[] = {
+        {"nobody waits",
+         FC2_FORWARD,
+         "    wait_for_previous_grid();\n",
+         "",
+         {"reads what the grid before it may still write: no griddepcontrol.wait before it"}},
+        {"the threads that store wait, behind the barrier",
+         FC1_WGRAD,
+         "    wait_for_previous_grid();\n    allow_next_grid();\n    cluster_sync();\n",
+         "    cluster_sync();\n    if (threadIdx.x >= 128)\n        wait_for_previous_grid();\n",
+         {"no griddepcontrol.wait before it"}},
+        {"the kernel before it is told instead",
+         FC1_DGRAD,
+         "    wait_for_previous_grid();\n",
+         "    allow_next_grid();\n",
+         {"no griddepcontrol.wait before it"}},
+    };
+    EXPECT_REPORTS(IN_ORDER, mistakes);
+}
+
 Test(broken_clusters, tiles_that_both_have_or_nobody_has_are_told)
 {
     static const mistake mistakes[] = {

@@ -25,6 +25,18 @@ Test(broken_hopper, the_kernels_themselves_run_without_a_report_when_waits_are_b
 
 /* ---- the mistakes ---------------------------------------------------------------------------- */
 
+Test(broken_hopper, a_kernel_that_begins_before_the_one_before_it_ends_is_told)
+{
+    static const mistake mistakes[] = {
+        {"nobody waits",
+         BIAS_FC2_DGRAD,
+         "    wait_for_previous_grid();\n",
+         "",
+         {"reads what the grid before it may still write: no griddepcontrol.wait before it"}},
+    };
+    EXPECT_REPORTS(IN_ORDER, mistakes);
+}
+
 #define WAIT_EMPTY   "mbarrier_wait(empty + 8 * place.stage, place.parity ^ 1); // free at first\n"
 #define WAIT_FULL    "mbarrier_wait(full + 8 * place.stage, place.parity);\n"
 #define EXPECT_STAGE "mbarrier_arrive_expect(barrier, stage_bytes);"
@@ -56,8 +68,8 @@ Test(broken_hopper, a_stage_that_is_not_full_is_read)
          {RACE(WGMMA_READ, BULK_WRITE)}},
         {"no barrier after mbarrier.init",
          FC2_FORWARD,
-         "fence_mbarrier_init();\n    }\n    __syncthreads();",
-         "fence_mbarrier_init();\n    }",
+         "    __syncthreads();\n\n    // The same",
+         "    // The same",
          {"no barrier between this and its mbarrier.init by warp 0",
           "mbarrier.init has not been called there"}},
     };

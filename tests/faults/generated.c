@@ -237,15 +237,19 @@ static void make_parameters(parameters *p, const generated *k, const char *short
     }
 }
 
+/* As runtime/launch.c launches it behind another kernel. */
 static CUresult launch(parameters *p, const generated *k, const char *short_tensor,
                        unsigned clusters)
 {
     CUmodule module = compile(k);
     make_parameters(p, k, short_tensor);
-    return device_try(module, generated_string(k, "entry"),
-                      blocks_of(json_object_get(k->entry, "grid"), clusters),
-                      number_of(k->entry, "threads"), number_of(k->entry, "dynamic_shared_bytes"),
-                      p->list);
+    const char *entry = generated_string(k, "entry");
+    unsigned blocks = blocks_of(json_object_get(k->entry, "grid"), clusters);
+    unsigned threads = number_of(k->entry, "threads");
+    unsigned shared = number_of(k->entry, "dynamic_shared_bytes");
+    return json_is_true(json_object_get(k->entry, "waits_for_previous"))
+               ? device_try_dependent(module, entry, blocks, threads, shared, p->list)
+               : device_try(module, entry, blocks, threads, shared, p->list);
 }
 
 CUresult generated_run(const generated *k, const char *short_tensor, const char *output_name,

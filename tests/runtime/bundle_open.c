@@ -202,6 +202,8 @@ static const struct {
     {"kernels.0", "null", "kernels[0].entry: found nothing"},
     {"kernels.0.threads", "2048",
      "kernels[0].threads: found 2048, wanted an integer from 1 to 1024"},
+    {"kernels.0.waits_for_previous", "1",
+     "kernels[0].waits_for_previous: found 1, wanted true or false"},
     {"kernels.0.pass", "\"sideways\"", "kernels[0].pass: found \"sideways\""},
     {"kernels.0.when", "\"sometimes\"",
      "kernels[0].when: found \"sometimes\", wanted \"always\" or \"hidden_states\" or "},

@@ -66,7 +66,10 @@
        unsigned block_y, unsigned block_z, unsigned shared, CUstream stream, void **parameters,    \
        void **extra),                                                                              \
       (function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, stream, parameters,    \
-       extra))
+       extra))                                                                                     \
+    X(cuLaunchKernelEx,                                                                            \
+      (const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra),        \
+      (config, function, parameters, extra))
 
 /* cuda.h renames functions to their newest form: the names as they are written here are kept. */
 #define INDEX_OF(name, parameters, arguments) INDEX_##name,

@@ -35,6 +35,31 @@ Test(calls, passes_neither_allocate_nor_synchronise)
     step_finish(s);
 }
 
+static void set_waits(const made_bundle *made, size_t kernel)
+{
+    json_t *kernels = json_object_get(made->manifest, "kernels");
+    json_object_set_new(json_array_get(kernels, kernel), "waits_for_previous", json_true());
+}
+
+Test(calls, a_kernel_that_waits_may_begin_before_the_one_before_it_ends)
+{
+    enum { FC1, FC2, KERNELS = 3 };
+    const counting_driver *driver = open_driver();
+    double ms[KERNELS];
+    made_bundle made = made_start();
+    set_waits(&made, FC1); /* the first: nothing of the call is before it */
+    set_waits(&made, FC2);
+    made_step *s = step_start(made, 0);
+    for (int timed = 0; timed < 2; timed++) {
+        driver->reset();
+        step_forward(s);
+        cr_expect_eq(driver->count("cuLaunchKernelEx"), timed ? 0 : 1);
+        cr_expect_eq(driver->count("cuLaunchKernel"), timed ? 2 : 1);
+        cr_assert_eq(mmlp_mlp_time_kernels(s->mlp, ms, KERNELS), MMLP_OK, "%s", mmlp_last_error());
+    }
+    step_finish(s);
+}
+
 Test(calls, what_is_refused_launches_nothing)
 {
     const counting_driver *driver = open_driver();

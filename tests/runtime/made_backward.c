@@ -168,15 +168,15 @@ void made_add_backward(made_bundle *made, bool delayed)
         snprintf(file, sizeof file, "%s.cu", kernels[i].name);
         made_set_source(made, file, kernels[i].source);
         json_t *kernel = json_pack(
-            "{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:{s:i,s:i,s:i,s:i,s:i},s:i,s:f,s:f,s:f,s:"
+            "{s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:b,s:{s:i,s:i,s:i,s:i,s:i},s:i,s:f,s:f,s:f,s:"
             "o,s:[],s:[],s:[]}",
             "entry", kernels[i].name, "file", file, "pass", kernels[i].pass, "step",
             kernels[i].step, "when", kernels[i].when, "family", "sm_80", "most_tokens", 0,
-            "threads", kernels[i].threads, "dynamic_shared_bytes", 0, "grid", "rows",
-            kernels[i].rows, "tile_m", kernels[i].tile_m, "columns", kernels[i].columns, "tile_n",
-            kernels[i].columns, "cluster", 0, "reduction", 0, "flops_per_token", 1.0, "bytes", 8.0,
-            "bytes_per_token", 2.0, "arguments", split_words(kernels[i].arguments), "maps", "lines",
-            "images");
+            "threads", kernels[i].threads, "dynamic_shared_bytes", 0, "waits_for_previous", 0,
+            "grid", "rows", kernels[i].rows, "tile_m", kernels[i].tile_m, "columns",
+            kernels[i].columns, "tile_n", kernels[i].columns, "cluster", 0, "reduction", 0,
+            "flops_per_token", 1.0, "bytes", 8.0, "bytes_per_token", 2.0, "arguments",
+            split_words(kernels[i].arguments), "maps", "lines", "images");
         cr_assert_not_null(kernel);
         json_array_append_new(json_object_get(made->manifest, "kernels"), kernel);
     }
