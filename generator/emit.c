@@ -34,7 +34,7 @@ static void describe_gemm(emit_kernel *kernel, const plan_step *step)
     const plan_candidate *chosen = kernel->candidate;
     const plan_epilogue *e = &step->epilogue;
     bool fp32 = kernel->plan->spec->config.params_dtype == SPEC_DTYPE_fp32, accumulates = false;
-    bool maps = kernel->plan->family->has_tensor_maps && !fp32;
+    bool maps = plan_has_maps(kernel->plan);
     kernel->template_name = fp32   ? "kernels/sm_80_gemm_fp32.cu"
                             : maps ? "kernels/sm_90a_gemm.cu"
                                    : "kernels/sm_80_gemm.cu";

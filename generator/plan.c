@@ -53,11 +53,6 @@ static void add_bytes(plan_step *step, int64_t rows, int64_t columns, int64_t el
         step->bytes_per_token += (double)(rows + columns) * (double)element;
 }
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* What an epilogue reads besides the accumulators, and writes. */
 static void add_epilogue_bytes(plan_step *step, spec_dtype storage)
 {
@@ -76,7 +71,7 @@ static void add_epilogue_bytes(plan_step *step, spec_dtype storage)
         if (output->kind == PLAN_STORE)
             add_bytes(step, step->m, step->columns, spec_dtype_bytes(output->dtype));
         else if (output->kind == PLAN_ROW_SUMS)
-            add_bytes(step, step->m, ceil_div(step->columns, PLAN_SUMMED_COLUMNS), 4);
+            add_bytes(step, step->m, plan_ceil_div(step->columns, PLAN_SUMMED_COLUMNS), 4);
         else
             step->bytes_per_token += (double)step->columns * 4 / PLAN_SUMMED_ROWS;
     }
@@ -191,7 +186,7 @@ static void add_grad_output_sums(plan *p)
     if (folded) {
         step->second_input = "linear_fc2.bias";
         add_bytes(step, 1, p->hidden_size, element);
-        add_bytes(step, 0, 1 + ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 4);
+        add_bytes(step, 0, 1 + plan_ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 4);
     }
 }
 
@@ -232,11 +227,11 @@ static mmlp_status add_dgrad(plan *p)
         plan_step *scale = add_step(p, PLAN_FINISH_ROWS, PLAN_DGRAD, "per_token_scale");
         scale->input = "scale_sums";
         scale->output = "grad.per_token_scale";
-        scale->columns = ceil_div(p->ffn_hidden_size, PLAN_SUMMED_COLUMNS);
+        scale->columns = plan_ceil_div(p->ffn_hidden_size, PLAN_SUMMED_COLUMNS);
         add_bytes(scale, 0, 1 + scale->columns, 4);
         if (p->fc2_bias == PLAN_FC2_BIAS_FOLDED) {
             scale->second_input = "bias_scale_sums";
-            add_bytes(scale, 0, ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 4);
+            add_bytes(scale, 0, plan_ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 4);
         }
     }
     return MMLP_OK;
@@ -314,10 +309,10 @@ static void add_buffers(plan *p)
                  "linear_fc2_bias");
     }
     if (p->spec->mlp.per_token_scale)
-        add_sums(p, "scale_sums", ceil_div(p->ffn_hidden_size, PLAN_SUMMED_COLUMNS), 1,
+        add_sums(p, "scale_sums", plan_ceil_div(p->ffn_hidden_size, PLAN_SUMMED_COLUMNS), 1,
                  "linear_fc2", "per_token_scale");
     if (p->fc2_bias == PLAN_FC2_BIAS_FOLDED)
-        add_sums(p, "bias_scale_sums", ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 1,
+        add_sums(p, "bias_scale_sums", plan_ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 1,
                  "grad_output_sums", "per_token_scale");
 }
 

@@ -210,10 +210,13 @@ typedef struct plan {
 } plan;
 
 /* arch NULL: "sm_80". tile: "128x256", tile_m by tile_n, or "128x256:2", with its cluster, the
- * only one of each GEMM that can have it, or NULL. The spec must outlive the plan. ERROR_UNSUPPORTED: no kernels for arch. */
+ * only one of each GEMM that can have it, or NULL. The spec must outlive the plan.
+ * ERROR_UNSUPPORTED: no kernels for arch. */
 mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch, const char *tile);
 /* Whether a family has such a tile. */
 bool plan_tile_exists(const char *tile);
+/* Whether its GEMMs read and write through tensor maps. */
+bool plan_has_maps(const plan *p);
 void plan_free(plan *p); /* a zeroed plan is valid */
 
 /* Readable, aligned text; the same for the same spec and architecture. */
@@ -229,6 +232,11 @@ const char *plan_lifetime_name(plan_lifetime lifetime);
 spec_dtype plan_wgrad_dtype(const plan *p);
 
 /* ---- within the plan's files ----------------------------------------------------------------- */
+
+static inline int64_t plan_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
 
 /* What each GEMM's epilogue computes. with_bias: the fc2 bias, where it is not returned. */
 mmlp_status plan_fc1_epilogue(plan_epilogue *out, const plan *p);

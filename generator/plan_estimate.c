@@ -27,11 +27,6 @@ enum {
     LAUNCH_CLOCKS = 3000 /* until the first stage is full, and to drain the last stores */
 };
 
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -149,11 +144,11 @@ void plan_estimate_launch(plan_candidate *c, const plan_step *step, const plan_f
     plan_estimate *e = &c->estimate;
     int64_t rows = step->m ? step->m : tokens, reduction = step->k ? step->k : tokens;
     int64_t clusters = family->sm_count / t->cluster;
-    grid g = {.clusters_m = ceil_div(rows, t->tile_m * t->cluster),
-              .tiles_n = ceil_div(step->columns, t->tile_n / step->halves)};
+    grid g = {.clusters_m = plan_ceil_div(rows, t->tile_m * t->cluster),
+              .tiles_n = plan_ceil_div(step->columns, t->tile_n / step->halves)};
     int64_t count = g.clusters_m * g.tiles_n;
     *e = (plan_estimate){
-        .tiles = count * t->cluster, .waves = ceil_div(count, clusters), .resident = 1};
+        .tiles = count * t->cluster, .waves = plan_ceil_div(count, clusters), .resident = 1};
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
         g.group = groups[i] / t->cluster;
         double bytes = wave_bytes(&g, clusters, t, reduction);

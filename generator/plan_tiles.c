@@ -15,8 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define COUNT_OF(array) (sizeof(array) / sizeof(array)[0])
-
 enum {
     START_CLOCKS = 3000,    /* filling the pipeline, and the epilogue */
     GROUP_M = 8,            /* row tiles that share a column while it is in L2 */
@@ -50,6 +48,17 @@ static const plan_tile wgmma_tiles[] = {
     {64, 64, 64, 6, 4, 1, 1},
 };
 
+typedef struct tile_set {
+    const plan_tile *tiles;
+    size_t count;
+} tile_set;
+enum { MMA, FP32, WGMMA, TILE_SETS };
+static const tile_set tile_sets[TILE_SETS] = {
+    [MMA] = {mma_tiles, sizeof mma_tiles / sizeof *mma_tiles},
+    [FP32] = {fp32_tiles, sizeof fp32_tiles / sizeof *fp32_tiles},
+    [WGMMA] = {wgmma_tiles, sizeof wgmma_tiles / sizeof *wgmma_tiles},
+};
+
 const char *const plan_architectures[] = {"sm_80",  "sm_86",  "sm_89",  "sm_90",
                                           "sm_90a", "sm_100", "sm_120", NULL};
 
@@ -63,11 +72,6 @@ const plan_family *plan_family_of(const char *arch)
         if (strcmp(arch, families[i].name) == 0)
             found = &families[i];
     return found;
-}
-
-static int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
 }
 
 static int64_t shared_bytes(const plan_tile *t, int64_t element)
@@ -129,12 +133,12 @@ static void estimate_blocks(plan_candidate *c, const plan_step *step, const plan
 {
     const plan_tile *t = &c->tile;
     plan_estimate *e = &c->estimate;
-    e->tiles = ceil_div(or_nominal(step->m), t->tile_m) *
-               ceil_div(step->columns, t->tile_n / step->halves);
+    e->tiles = plan_ceil_div(or_nominal(step->m), t->tile_m) *
+               plan_ceil_div(step->columns, t->tile_n / step->halves);
     int64_t fit = family->shared_per_sm / (c->shared_bytes + 1024); /* 1 KiB is the system's */
-    int64_t wanted = ceil_div(e->tiles, family->sm_count);
+    int64_t wanted = plan_ceil_div(e->tiles, family->sm_count);
     e->resident = (int)(fit < wanted ? fit : wanted);
-    e->waves = ceil_div(e->tiles, (int64_t)family->sm_count * e->resident);
+    e->waves = plan_ceil_div(e->tiles, (int64_t)family->sm_count * e->resident);
     int rate = element == 4 ? family->fp32_fma_per_clock : family->fma_per_clock;
     double fma = (double)t->tile_m * t->tile_n / rate;
     double load = (double)element * (t->tile_m + t->tile_n) / family->load_bytes_per_clock;
@@ -154,12 +158,9 @@ static bool is_tile(const plan_tile *t, const char *name)
 bool plan_tile_exists(const char *tile)
 {
     bool exists = false;
-    for (size_t i = 0; i < COUNT_OF(mma_tiles); i++)
-        exists = exists || is_tile(&mma_tiles[i], tile);
-    for (size_t i = 0; i < COUNT_OF(fp32_tiles); i++)
-        exists = exists || is_tile(&fp32_tiles[i], tile);
-    for (size_t i = 0; i < COUNT_OF(wgmma_tiles); i++)
-        exists = exists || is_tile(&wgmma_tiles[i], tile);
+    for (int set = 0; set < TILE_SETS; set++)
+        for (size_t i = 0; i < tile_sets[set].count; i++)
+            exists = exists || is_tile(&tile_sets[set].tiles[i], tile);
     return exists;
 }
 
@@ -173,16 +174,20 @@ static void keep_tile(plan_step *step, const char *tile)
     step->candidate_count = kept ? kept : step->candidate_count;
 }
 
+bool plan_has_maps(const plan *p)
+{
+    return p->family->has_tensor_maps && p->spec->config.params_dtype != SPEC_DTYPE_fp32;
+}
+
 static void add_candidates(plan_step *step, const plan *p)
 {
     enum { STAGES_LEAST = 3 };
     bool fp32 = p->spec->config.params_dtype == SPEC_DTYPE_fp32;
-    bool maps = p->family->has_tensor_maps && !fp32;
-    const plan_tile *tiles = fp32 ? fp32_tiles : maps ? wgmma_tiles : mma_tiles;
-    size_t count = fp32 ? COUNT_OF(fp32_tiles) : maps ? COUNT_OF(wgmma_tiles) : COUNT_OF(mma_tiles);
+    bool maps = plan_has_maps(p);
+    const tile_set *set = &tile_sets[fp32 ? FP32 : maps ? WGMMA : MMA];
     int64_t element = fp32 ? 4 : 2;
-    for (size_t i = 0; i < count; i++) {
-        plan_candidate c = {.tile = tiles[i], .group_m = GROUP_M};
+    for (size_t i = 0; i < set->count; i++) {
+        plan_candidate c = {.tile = set->tiles[i], .group_m = GROUP_M};
         if (maps && c.tile.tile_n / step->halves < PANEL_COLUMNS)
             continue;
         if (maps)
@@ -248,7 +253,6 @@ void plan_choose_tile(plan_step *step, const plan *p)
         keep_tile(step, p->tile);
     step->variants[0] = (plan_variant){fastest(step), 0};
     step->variant_count = 1;
-    bool maps = p->family->has_tensor_maps && p->spec->config.params_dtype != SPEC_DTYPE_fp32;
-    if (maps && !step->m)
+    if (plan_has_maps(p) && !step->m)
         add_few_tokens(step, p->family);
 }
