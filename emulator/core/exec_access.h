@@ -225,10 +225,18 @@ static inline bool is_far(const lane_addresses *a)
     return __builtin_expect(a->highest >= IR_RANK_BYTES, 0);
 }
 
-/* The lanes of `mask` whose address is of the same block as that of the first; their addresses
- * become offsets in *out. NULL: a fault was raised. */
-exec_block *ISA(pick_owner)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                            u32 mask, lane_addresses *out, u32 *picked);
+/* The blocks of the cluster that an access of `bytes` touches, one after the other. */
+typedef struct owner_visit {
+    emu_warp *w;
+    const emu_instr *in;
+    const lane_addresses *a;
+    u32 bytes, left; /* lanes that are still to come */
+    exec_block *owner;
+    u32 lanes;         /* whose addresses are of that block */
+    lane_addresses at; /* offsets in it */
+} owner_visit;
+/* False: no lane is left, or a fault was raised. */
+bool ISA(next_owner)(owner_visit *v);
 
 static inline bool check_window(emu_warp *w, const emu_instr *in, const lane_addresses *a,
                                 u32 bytes, u32 align, ptx_space space, u64 limit, u32 mask)

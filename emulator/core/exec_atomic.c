@@ -172,17 +172,13 @@ static void act_owned(emu_warp *w, exec_block *owner, const emu_instr *in, const
 static void act(emu_warp *w, const emu_instr *in, const lane_addresses *a, ptx_space space,
                 u32 mask, u32 bytes, apply_function *apply)
 {
-    lane_addresses part;
-    u32 picked;
     if (space != SPACE_SHARED || !is_far(a)) {
         act_owned(w, w->block, in, a, space, mask, bytes, apply);
         return;
     }
-    for (u32 left = mask; left && !w->block->fault.result; left &= ~picked) {
-        exec_block *owner = ISA(pick_owner)(w, in, a, bytes, left, &part, &picked);
-        if (owner) {
-            act_owned(w, owner, in, &part, space, picked, bytes, apply);
-        }
+    owner_visit v = {.w = w, .in = in, .a = a, .bytes = bytes, .left = mask};
+    while (ISA(next_owner)(&v)) {
+        act_owned(w, v.owner, in, &v.at, space, v.lanes, bytes, apply);
     }
 }
 
@@ -257,7 +253,7 @@ static void act_wide(emu_warp *w, exec_block *owner, const emu_instr *in, const 
 DEFINE_HANDLER(atom_16)
 {
     ptx_space space = (ptx_space)(in->aux >> AUX_SPACE_SHIFT & 7);
-    lane_addresses a, part;
+    lane_addresses a;
     read_addresses(&a, w, in, in->aux & AUX_RETURNS ? 1 : 0, in->aux & AUX_WIDE, in->imm, mask);
     if (space == SPACE_GENERIC && space_of(a.highest) == space_of(a.lowest)) {
         space = space_of(a.lowest);
@@ -267,11 +263,8 @@ DEFINE_HANDLER(atom_16)
         act_wide(w, w->block, in, &a, space, mask);
         return;
     }
-    u32 picked;
-    for (u32 left = mask; left && !w->block->fault.result; left &= ~picked) {
-        exec_block *owner = ISA(pick_owner)(w, in, &a, 16, left, &part, &picked);
-        if (owner) {
-            act_wide(w, owner, in, &part, space, picked);
-        }
+    owner_visit v = {.w = w, .in = in, .a = &a, .bytes = 16, .left = mask};
+    while (ISA(next_owner)(&v)) {
+        act_wide(w, v.owner, in, &v.at, space, v.lanes);
     }
 }

@@ -1,6 +1,6 @@
 /*
- * exec_checks.c: the slow ways out of the checks of exec_access.h: what watches the launch, lanes in
- * different allocations or blocks, and the faults.
+ * exec_checks.c: the slow ways out of the checks of exec_access.h: what watches the launch, lanes
+ * in different allocations or blocks, and the faults.
  */
 #include "exec_access.h"
 
@@ -90,51 +90,54 @@ bool ISA(check_shared_watched)(emu_warp *w, exec_block *owner, const emu_instr *
     return !b->race || race_access(w, in, SPACE_SHARED, owner, access, a->at, bytes, mask);
 }
 
-void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin, u32 bytes,
-                         ptx_space space, u32 mask)
+void ISA(fail_alignment)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin,
+                         u32 bytes, ptx_space space, u32 mask)
 {
     u32 bad = 0;
     for (u32 left = mask; left; left &= left - 1) {
         int i = __builtin_ctz(left);
         bad |= (u32)((a->at[i] & (bytes - 1)) != 0) << i;
     }
-    fault_raise_address(w, in, CUDA_ERROR_MISALIGNED_ADDRESS, bad, space, origin + a->at[__builtin_ctz(bad)],
-                        bytes, "misaligned");
+    fault_raise_address(w, in, CUDA_ERROR_MISALIGNED_ADDRESS, bad, space,
+                        origin + a->at[__builtin_ctz(bad)], bytes, "misaligned");
 }
 
-void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin, u32 bytes,
-                      ptx_space space, u64 limit, u32 mask)
+void ISA(fail_bounds)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin,
+                      u32 bytes, ptx_space space, u64 limit, u32 mask)
 {
     u32 bad = 0;
     for (u32 left = mask; left; left &= left - 1) {
         int i = __builtin_ctz(left);
         bad |= (u32)(a->at[i] > limit || a->at[i] + bytes > limit) << i;
     }
-    fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, bad, space, origin + a->at[__builtin_ctz(bad)],
-                        bytes, "out of bounds");
+    fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, bad, space,
+                        origin + a->at[__builtin_ctz(bad)], bytes, "out of bounds");
 }
 
-void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin, u32 bytes,
-                         ptx_space space, u32 bad)
+void ISA(fail_unwritten)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u64 origin,
+                         u32 bytes, ptx_space space, u32 bad)
 {
-    fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, bad, space, origin + a->at[__builtin_ctz(bad)],
-                        bytes, "a read of memory that was never written");
+    fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, bad, space,
+                        origin + a->at[__builtin_ctz(bad)], bytes,
+                        "a read of memory that was never written");
 }
 
-exec_block *ISA(pick_owner)(emu_warp *w, const emu_instr *in, const lane_addresses *a, u32 bytes,
-                            u32 mask, lane_addresses *out, u32 *picked)
+bool ISA(next_owner)(owner_visit *v)
 {
-    u64 first = a->at[__builtin_ctz(mask)], window = first / IR_RANK_BYTES;
-    u32 lanes = 0;
-    for (u32 left = mask; left; left &= left - 1) {
+    if (!v->left || v->w->block->fault.result) {
+        return false;
+    }
+    u64 first = v->a->at[__builtin_ctz(v->left)], window = first / IR_RANK_BYTES;
+    v->lanes = 0;
+    for (u32 left = v->left; left; left &= left - 1) {
         int i = __builtin_ctz(left);
-        lanes |= (u32)(a->at[i] / IR_RANK_BYTES == window) << i;
+        v->lanes |= (u32)(v->a->at[i] / IR_RANK_BYTES == window) << i;
     }
-    exec_block *owner = cluster_owner(w, in, lanes, first, in->aux & AUX_CLUSTER, bytes);
+    v->left &= ~v->lanes;
+    v->owner = cluster_owner(v->w, v->in, v->lanes, first, v->in->aux & AUX_CLUSTER, v->bytes);
     for (int i = 0; i < IR_LANES; i++) {
-        out->at[i] = (lanes >> i & 1 ? a->at[i] : first) % IR_RANK_BYTES;
+        v->at.at[i] = (v->lanes >> i & 1 ? v->a->at[i] : first) % IR_RANK_BYTES;
     }
-    summarise(out);
-    *picked = lanes;
-    return owner;
+    summarise(&v->at);
+    return v->owner != NULL;
 }

@@ -197,13 +197,9 @@ static inline void load_owned(emu_warp *w, exec_block *owner, const emu_instr *i
 static __attribute__((noinline)) void load_cluster(emu_warp *w, const emu_instr *in, u32 mask,
                                                    const lane_addresses *a, u32 bytes)
 {
-    lane_addresses part;
-    u32 picked;
-    for (u32 left = mask; left && !w->block->fault.result; left &= ~picked) {
-        exec_block *owner = ISA(pick_owner)(w, in, a, bytes, left, &part, &picked);
-        if (owner) {
-            load_owned(w, owner, in, picked, &part, bytes);
-        }
+    owner_visit v = {.w = w, .in = in, .a = a, .bytes = bytes, .left = mask};
+    while (ISA(next_owner)(&v)) {
+        load_owned(w, v.owner, in, v.lanes, &v.at, bytes);
     }
 }
 
@@ -304,13 +300,9 @@ static inline void store_owned(emu_warp *w, exec_block *owner, const emu_instr *
 static __attribute__((noinline)) void store_cluster(emu_warp *w, const emu_instr *in, u32 mask,
                                                     const lane_addresses *a, u32 bytes)
 {
-    lane_addresses part;
-    u32 picked;
-    for (u32 left = mask; left && !w->block->fault.result; left &= ~picked) {
-        exec_block *owner = ISA(pick_owner)(w, in, a, bytes, left, &part, &picked);
-        if (owner) {
-            store_owned(w, owner, in, picked, &part, bytes);
-        }
+    owner_visit v = {.w = w, .in = in, .a = a, .bytes = bytes, .left = mask};
+    while (ISA(next_owner)(&v)) {
+        store_owned(w, v.owner, in, v.lanes, &v.at, bytes);
     }
 }
 
