@@ -76,12 +76,15 @@ struct Epilogue {
     }
 
 //% if kernel.staged_panels > 0 then
-    // Until what was stored from this panel before has been read; all threads of the warpgroup.
-    template <int pending>
-    __device__ __forceinline__ void acquire_panel() const
+    // Until what was stored from that panel's place before has been read; all threads of the warpgroup.
+    __device__ __forceinline__ void acquire_panel(int panel) const
     {
-        if (issues)
-            bulk_wait_read<pending>();
+        if (issues) {
+            if (panel == 0)
+                bulk_wait_read<0>();
+            else
+                bulk_wait_read<staged_panels - 1>();
+        }
         named_barrier_sync(1 + warpgroup, 128);
     }
 
@@ -124,10 +127,7 @@ struct Epilogue {
         for (int panel = 0; panel < panels; ++panel) {
 //%     for i, r in ipairs(computed) do
 //%         if not r.in_input then
-            if (panel == 0)
-                acquire_panel<0>();
-            else
-                acquire_panel<staged_panels - 1>();
+            acquire_panel(panel);
 //%         end
 //%     end
 #pragma unroll
@@ -224,10 +224,7 @@ ${ragged and "                    if (column < columns)\n    " or ""}           
     {
 #pragma unroll
         for (int panel = 0; panel < panels; ++panel) {
-            if (panel == 0)
-                acquire_panel<0>();
-            else
-                acquire_panel<staged_panels - 1>();
+            acquire_panel(panel);
 #pragma unroll
             for (int group = 0; group < panel_columns / 8; ${wide and "++group" or "group += 2"}) {
 //%     if wide then
