@@ -55,6 +55,14 @@ static const struct argp_option bundle_option_rows[] = {
     {0}};
 static const struct argp_option no_options[] = {{0}};
 
+static void refuse_architecture(const char *value, struct argp_state *state)
+{
+    text known = TEXT_INIT;
+    plan_print_architectures(&known);
+    argp_error(state, "--arch %s: there are kernels for %s", value, text_string(&known));
+    text_free(&known);
+}
+
 static error_t parse_option(int key, char *value, struct argp_state *state)
 {
     arguments *a = state->input;
@@ -66,11 +74,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
         if (a->arch_count == ARCHS_MAX)
             argp_error(state, "more than %d times --arch", ARCHS_MAX);
         else if (!plan_family_of(value))
-            argp_error(
-                state,
-                "--arch %s: there are kernels for sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, "
-                "sm_120",
-                value);
+            refuse_architecture(value, state);
         else
             a->archs[a->arch_count++] = value;
         return 0;

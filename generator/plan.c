@@ -324,11 +324,15 @@ mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch, con
     *out = (plan){0};
     built.tile = tile;
     built.family = plan_family_of(built.arch);
-    if (!built.family)
-        return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
-                         "%s: no kernels for this architecture; there are for sm_80, sm_86, sm_89, "
-                         "sm_90, sm_90a, sm_100, sm_120",
-                         built.arch);
+    if (!built.family) {
+        text known = TEXT_INIT;
+        plan_print_architectures(&known);
+        mmlp_status refused = mmlp_fail(MMLP_ERROR_UNSUPPORTED,
+                                        "%s: no kernels for this architecture; there are for %s",
+                                        built.arch, text_string(&known));
+        text_free(&known);
+        return refused;
+    }
     built.ranks = spec_tensor_parallel_size(spec);
     built.communicates = built.ranks > 1 && !spec_explicit_expert_comm(spec);
     built.sequence_parallel = built.communicates && spec->config.sequence_parallel;

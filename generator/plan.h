@@ -44,6 +44,8 @@ typedef struct plan_family {
 const plan_family *plan_family_of(const char *arch);
 /* Every architecture `megamlp-gen check` builds by default, NULL at the end. */
 extern const char *const plan_architectures[];
+/* "sm_80, sm_86, ..."; appended. */
+void plan_print_architectures(text *out);
 
 typedef struct plan_tile {
     int tile_m, tile_n, tile_k; /* tile_n counts accumulator columns */

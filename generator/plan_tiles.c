@@ -62,6 +62,12 @@ static const tile_set tile_sets[TILE_SETS] = {
 const char *const plan_architectures[] = {"sm_80",  "sm_86",  "sm_89",  "sm_90",
                                           "sm_90a", "sm_100", "sm_120", NULL};
 
+void plan_print_architectures(text *out)
+{
+    for (const char *const *known = plan_architectures; *known; known++)
+        text_printf(out, "%s%s", known == plan_architectures ? "" : ", ", *known);
+}
+
 const plan_family *plan_family_of(const char *arch)
 {
     const plan_family *found = NULL;
