@@ -11,8 +11,11 @@ void device_close(void);
 CUdeviceptr device_alloc(size_t bytes);
 CUdeviceptr device_upload(const void *bytes, size_t count);
 void device_download(void *to, CUdeviceptr from, size_t bytes);
-/* `what` is named when loading fails, with the driver's log. */
+/* `what` is named when loading fails, with the driver's log. PTX for sm_100 is loaded as PTX for the
+ * device that there is; what an older one does not know skips the test. */
 CUmodule device_load(const char *ptx, const char *what);
+/* The same, but NULL in place of skipping, with a line on stderr. */
+CUmodule device_load_known(const char *ptx, const char *what);
 /* Launches and waits. */
 void device_run(CUmodule module, const char *entry, unsigned blocks, unsigned threads,
                 unsigned shared_bytes, void **arguments, const char *what);
