@@ -24,6 +24,7 @@ typedef struct race_part {
     uint64_t block;
     uint32_t steps[EXEC_MAX_WARPS], copies[EXEC_MAX_WARPS];
     uint32_t bulk[EXEC_MAX_WARPS], bulk_reads[EXEC_MAX_WARPS];
+    uint32_t bulk_over[EXEC_MAX_WARPS]; /* may be written over: see clock_join_completed */
     uint32_t proxied[EXEC_MAX_WARPS];
     uint32_t inits[EXEC_MAX_WARPS];  /* the steps up to which their mbarrier.inits are known */
     uint32_t wgmma[EXEC_WARPGROUPS]; /* how many of its products */
@@ -36,7 +37,11 @@ typedef struct race_clock {
 
 race_part *clock_find(const race_clock *clock, uint64_t block); /* NULL: none */
 void clock_join(race_clock *clock, const race_clock *other);    /* the later of each */
-void clock_reset(race_clock *clock, const race_part *first);    /* this part alone, or nothing */
+/* Of `other` what any message tells, also a relaxed one: asynchronous operations that have been
+ * waited for are over, and what they read or wrote may be written over. (To read what a copy wrote
+ * takes an acquire.) */
+void clock_join_completed(race_clock *clock, const race_clock *other);
+void clock_reset(race_clock *clock, const race_part *first); /* this part alone, or nothing */
 void clock_free(race_clock *clock);
 
 /* ---- race_shadow.c ---- */

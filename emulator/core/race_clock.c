@@ -40,6 +40,7 @@ static void join_part(race_part *part, const race_part *other)
         part->copies[i] = later(part->copies[i], other->copies[i]);
         part->bulk[i] = later(part->bulk[i], other->bulk[i]);
         part->bulk_reads[i] = later(part->bulk_reads[i], other->bulk_reads[i]);
+        part->bulk_over[i] = later(part->bulk_over[i], other->bulk_over[i]);
         part->proxied[i] = later(part->proxied[i], other->proxied[i]);
         part->inits[i] = later(part->inits[i], other->inits[i]);
     }
@@ -48,23 +49,46 @@ static void join_part(race_part *part, const race_part *other)
     }
 }
 
+static void join_completed(race_part *part, const race_part *other)
+{
+    for (int i = 0; i < EXEC_MAX_WARPS; i++) {
+        part->bulk_reads[i] = later(part->bulk_reads[i], other->bulk_reads[i]);
+        part->bulk_over[i] = later(part->bulk_over[i], later(other->bulk_over[i], other->bulk[i]));
+    }
+    for (int i = 0; i < EXEC_WARPGROUPS; i++) {
+        part->wgmma[i] = later(part->wgmma[i], other->wgmma[i]);
+    }
+}
+
+/* The part of a block, all zeros if it was not there; those before `at` are of earlier blocks. */
+static race_part *part_from(race_clock *clock, size_t *at, uint64_t block)
+{
+    while (*at < clock->count && clock->parts[*at].block < block) {
+        ++*at;
+    }
+    if (*at == clock->count || clock->parts[*at].block != block) {
+        POOL_GROW(clock->parts, clock->count, clock->capacity);
+        memmove(&clock->parts[*at + 1], &clock->parts[*at],
+                (clock->count - *at) * sizeof *clock->parts);
+        clock->parts[*at] = (race_part){.block = block};
+        clock->count++;
+    }
+    return &clock->parts[*at];
+}
+
 void clock_join(race_clock *clock, const race_clock *other)
 {
     size_t at = 0;
     for (size_t i = 0; i < other->count; i++) {
-        const race_part *part = &other->parts[i];
-        while (at < clock->count && clock->parts[at].block < part->block) {
-            at++;
-        }
-        if (at < clock->count && clock->parts[at].block == part->block) {
-            join_part(&clock->parts[at], part);
-            continue;
-        }
-        POOL_GROW(clock->parts, clock->count, clock->capacity);
-        memmove(&clock->parts[at + 1], &clock->parts[at],
-                (clock->count - at) * sizeof *clock->parts);
-        clock->parts[at] = *part;
-        clock->count++;
+        join_part(part_from(clock, &at, other->parts[i].block), &other->parts[i]);
+    }
+}
+
+void clock_join_completed(race_clock *clock, const race_clock *other)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < other->count; i++) {
+        join_completed(part_from(clock, &at, other->parts[i].block), &other->parts[i]);
     }
 }
 

@@ -37,8 +37,10 @@ static inline uint32_t warps_known_to(const race_visit *visit, const race_part *
         return warps;
     }
     if (record->kind & RACE_BULK) {
-        const uint32_t *ended = record->kind & RACE_WRITE ? part->bulk : part->bulk_reads;
-        return ended[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;
+        int warp = __builtin_ctz(record->warps);
+        uint32_t ended = record->kind & RACE_WRITE ? part->bulk[warp] : part->bulk_reads[warp];
+        bool is_over = (visit->record.kind & RACE_WRITE) && part->bulk_over[warp] > record->clock;
+        return ended > record->clock || is_over ? record->warps : 0;
     }
     if (record->kind & RACE_ASYNC) {
         return part->copies[__builtin_ctz(record->warps)] > record->clock ? record->warps : 0;

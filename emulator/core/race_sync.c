@@ -62,6 +62,7 @@ static void acquire(race_warp *warp, const race_place *place, const emu_instr *i
     for (int i = 0; i <= scope_of(in); i++) {
         if (place->group[i] == warp->group[i]) {
             clock_join(is_acquire ? &warp->clock : &warp->seen[i], &place->released[i]);
+            clock_join_completed(&warp->clock, &place->released[i]);
         }
     }
     if (!is_acquire) {
@@ -126,6 +127,7 @@ void sync_arrive(race_warp *warp, race_places *places, uint64_t block, const emu
     for (int i = warp->group[SCOPE_BLOCK] == block ? SCOPE_BLOCK : SCOPE_CLUSTER; i <= scope_of(in);
          i++) {
         leave(place, i, warp->group[i], is_release ? &warp->clock : &warp->fenced[i]);
+        clock_join_completed(&place->released[i], &warp->clock);
     }
     place->version = ++places->version;
 }

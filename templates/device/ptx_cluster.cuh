@@ -16,26 +16,28 @@ __device__ __forceinline__ unsigned cluster_rank()
     return rank;
 }
 
-// 9.7.9.23 mapa, 9.7.13.15.13 mbarrier.arrive: at the barrier that lies at the same address of that block.
+// 9.7.9.23 mapa, 9.7.13.15.13 mbarrier.arrive: at the barrier that lies at the same address of that block. Relaxed: it says
+// that wgmma has read a stage, which wgmma.wait_group has waited for, and hands no memory over. A release at the scope of the
+// cluster is a fence of the whole GPU: half of a kernel's time.
 __device__ __forceinline__ void mbarrier_arrive_at(unsigned barrier, unsigned rank)
 {
     asm volatile("{\n"
                  ".reg .b32 remote;\n"
                  "mapa.shared::cluster.u32 remote, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+                 "mbarrier.arrive.relaxed.cluster.shared::cluster.b64 _, [remote];\n"
                  "}"
                  :
                  : "r"(barrier), "r"(rank)
                  : "memory");
 }
 
-// mbarrier_wait, where other blocks arrive too: what their threads did before is seen by this one.
+// mbarrier_wait for mbarrier_arrive_at: the stage may be written over, nothing of it is read.
 __device__ __forceinline__ void mbarrier_wait_for_cluster(unsigned barrier, unsigned parity)
 {
     asm volatile("{\n"
                  ".reg .pred done;\n"
                  "again:\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 "mbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64 done, [%0], %1;\n"
                  "@!done bra again;\n"
                  "}"
                  :

@@ -122,6 +122,33 @@ Test(bulk, what_is_read_may_be_written_again)
            64, 64, written);
 }
 
+/* Warp 0 waits for a copy and says so to warp 1, without a release; then `by_warp_1`. */
+#define TELL(by_warp_1)                                                                            \
+    FIRST                                                                                          \
+        "mbarrier.init.shared.b64 [shared+8192], 1; mbarrier.init.shared.b64 [shared+8200], 1;\n"  \
+        "mbarrier.init.shared.b64 [shared+8208], 1;\nrest: bar.sync 0;\n" EXPECT_BYTES("256")      \
+            LOAD("0", "0", "256") "setp.ge.u32 %p2, %thread, 32; @%p2 bra second;\n" WAIT(         \
+                "0") "@%p1 mbarrier.arrive.relaxed.cta.shared::cta.b64 _, [shared+8200]; bra "     \
+                     "end;\n"                                                                      \
+                     "second: mbarrier.try_wait.parity.relaxed.cta.shared::cta.b64 %p0, "          \
+                     "[shared+8200], 0; @!%p0 bra second;\n" by_warp_1 "end:\n"
+#define LOAD_AGAIN                                                                                 \
+    "setp.eq.u32 %p3, %thread, 32;\n"                                                              \
+    "@%p3 mbarrier.arrive.expect_tx.shared.b64 _, [shared+8208], 256;\n"                           \
+    "@%p3 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [shared], "            \
+    "[%in+256], 256, [shared+8208];\n"                                                             \
+    "third: mbarrier.try_wait.parity.shared.b64 %p0, [shared+8208], 0; @!%p0 bra third;\n" KEEP
+
+static uint32_t second_half_from_96(int i)
+{
+    return i < 32 ? 0 : in[64 + i];
+}
+
+Test(bulk, a_copy_that_is_over_is_written_over_by_whoever_hears_of_it)
+{
+    expect("a relaxed message", TELL(LOAD_AGAIN), 64, 64, second_half_from_96);
+}
+
 Test(bulk, what_was_loaded_can_be_stored_without_a_fence)
 {
     expect("there and back",
@@ -215,6 +242,7 @@ Test(bulk, what_nothing_orders_is_a_race)
              "0", "0", "256") "setp.ge.u32 %p2, %thread, 32; @%p2 bra on;\n" WAIT("0") "on:\n" KEEP,
          64,
          {"(shared)"}},
+        {"a relaxed message", TELL(KEEP), 64, {"(shared)", "a bulk copy's write"}},
         {"a second load into the stage",
          INIT EXPECT_BYTES("512") LOAD("0", "0", "256") LOAD("0", "256", "256") WAIT("0") KEEP,
          64,

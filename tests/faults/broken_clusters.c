@@ -31,7 +31,7 @@ Test(broken_clusters, a_stage_that_the_other_block_still_reads_is_filled)
     static const mistake mistakes[] = {
         {"the wait sees the own block alone",
          FC2_FORWARD,
-         "try_wait.parity.acquire.cluster.shared",
+         "try_wait.parity.relaxed.cluster.shared",
          "try_wait.parity.shared",
          {RACE(BULK_WRITE, WGMMA_READ) ", by another block"}},
         {"an empty stage counts the own warps",
@@ -41,7 +41,7 @@ Test(broken_clusters, a_stage_that_the_other_block_still_reads_is_filled)
          {RACE(BULK_WRITE, WGMMA_READ), "at the mbarrier"}},
         {"the arrivals are of the block's scope",
          FC1_DGRAD,
-         "arrive.release.cluster.shared",
+         "arrive.relaxed.cluster.shared",
          "arrive.release.cta.shared",
          {RACE(BULK_WRITE, WGMMA_READ) ", by another block"}},
     };
