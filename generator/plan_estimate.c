@@ -5,10 +5,11 @@
  *     tensor cores   tile_m * tile_n / fma_per_clock
  *     shared memory  what the copies write, (tile_m + tile_n), and what the products read,
  *                    (64 + tile_n) for each warpgroup; 128 B a clock
- *     L2             tile_m + tile_n / cluster: a cluster loads its columns once; the less of 64 B
- *                    a clock and an SM's share of what L2 gives all that are busy
+ *     L2             tile_m + tile_n / cluster: a cluster loads its columns once; 64 B a clock
+ *     stages         from one stage to the next: barriers, products and the stage's release
  *
- * (elements, of 2 B). The epilogue is exposed: all warpgroups work on the same tile. It needs the
+ * (elements, of 2 B; what was measured on an H200, docs/gpu-runs.md, gave the last two). The
+ * epilogue is exposed: all warpgroups work on the same tile. It needs the
  * clocks of its instructions, 128 lanes a clock, or of those for the units of special functions,
  * 16 lanes a clock. A launch lasts at least as long as memory needs for what its waves read: the
  * tiles that run at one time read each row and column of tiles once.
@@ -19,12 +20,12 @@ enum {
     ELEMENT_BYTES = 2,
     WARPGROUP_ROWS = 64,
     SHARED_BYTES_PER_CLOCK = 128,
-    SM_BYTES_PER_CLOCK = 64,       /* from L2, at most */
     MEMORY_BYTES_PER_CLOCK = 1900, /* of an H100: 3.35 TB/s at 1.755 GHz */
     LANES_PER_CLOCK = 128,
     SPECIAL_LANES_PER_CLOCK = 16,
+    STAGE_CLOCKS = 300,  /* from one stage to the next, at least: barriers, products, release */
     TILE_CLOCKS = 500,   /* from the last product to the first of the next tile, waits */
-    LAUNCH_CLOCKS = 3000 /* until the first stage is full, and to drain the last stores */
+    LAUNCH_CLOCKS = 6000 /* until the first stage is full, and to drain the last stores */
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -122,17 +123,16 @@ typedef struct clocks {
     double tensor, shared, l2;
 } clocks;
 
-static clocks for_each_k(const plan_tile *t, const plan_family *family, int64_t busy)
+static clocks for_each_k(const plan_tile *t, const plan_family *family)
 {
     int64_t warpgroups = t->tile_m / WARPGROUP_ROWS;
-    double share = (double)family->load_bytes_per_clock * family->sm_count / (double)busy;
-    double rate = share < SM_BYTES_PER_CLOCK ? share : SM_BYTES_PER_CLOCK;
     return (clocks){
         .tensor = (double)t->tile_m * t->tile_n / family->fma_per_clock,
         .shared = (double)ELEMENT_BYTES *
                   (double)(t->tile_m + t->tile_n + warpgroups * (WARPGROUP_ROWS + t->tile_n)) /
                   SHARED_BYTES_PER_CLOCK,
-        .l2 = ELEMENT_BYTES * (t->tile_m + (double)t->tile_n / t->cluster) / rate,
+        .l2 = ELEMENT_BYTES * (t->tile_m + (double)t->tile_n / t->cluster) /
+              family->load_bytes_per_clock,
     };
 }
 
@@ -157,9 +157,13 @@ void plan_estimate_launch(plan_candidate *c, const plan_step *step, const plan_f
             c->group_m = groups[i];
         }
     }
-    clocks k = for_each_k(t, family, least(count, clusters) * t->cluster);
-    double slowest = k.tensor;
-    e->limit = "tensor cores";
+    clocks k = for_each_k(t, family);
+    double slowest = (double)STAGE_CLOCKS / t->tile_k;
+    e->limit = "stages";
+    if (k.tensor > slowest) {
+        slowest = k.tensor;
+        e->limit = "tensor cores";
+    }
     if (k.shared > slowest) {
         slowest = k.shared;
         e->limit = "shared memory";

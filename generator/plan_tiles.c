@@ -26,7 +26,7 @@ static const double LOAD_NOT_HIDDEN = 0.25;
 
 static const plan_family families[] = {
     {"sm_80", "A100 (108 SMs)", 108, 164 << 10, 99 << 10, 1024, 64, 47, false, false},
-    {"sm_90a", "H100 (132 SMs)", 132, 228 << 10, 227 << 10, 2048, 128, 46, true, true},
+    {"sm_90a", "H100 (132 SMs)", 132, 228 << 10, 227 << 10, 2048, 128, 64, true, true},
 };
 
 /* 16-bit types, on tensor cores. Warp tiles are 64 x 64: the largest whose accumulators leave room
