@@ -1,5 +1,5 @@
 # The CUDA C programs once more, by nvcc where there is one that works: programs/NAME.cu becomes
-# NAME.cu.compute_80.ptx and its like in MMLP_NVCC_PROGRAMS. MMLP_NVCC_MISSING is empty, or says why
+# NAME.cu.ptx, for compute_90, in MMLP_NVCC_PROGRAMS. MMLP_NVCC_MISSING is empty, or says why
 # there are none. What nvcc makes of them does not depend on the host's compiler: one build is enough.
 
 set(MMLP_NVCC_PROGRAMS ${PROJECT_BINARY_DIR}/nvcc-programs)
@@ -28,15 +28,13 @@ else()
     set(_all_ptx "")
     foreach(_program IN LISTS _programs)
         get_filename_component(_name ${_program} NAME)
-        foreach(_target compute_80 compute_90 compute_100) # those of compiled.c
-            set(_ptx ${MMLP_NVCC_PROGRAMS}/${_name}.${_target}.ptx)
-            add_custom_command(OUTPUT ${_ptx}
-                COMMAND ${MMLP_NVCC} -ptx -arch=${_target} -std=c++17 ${_program} -o ${_ptx}
-                DEPENDS ${_program} ${MMLP_NVCC}
-                COMMENT "nvcc ${_name} for ${_target}"
-                VERBATIM)
-            list(APPEND _all_ptx ${_ptx})
-        endforeach()
+        set(_ptx ${MMLP_NVCC_PROGRAMS}/${_name}.ptx)
+        add_custom_command(OUTPUT ${_ptx}
+            COMMAND ${MMLP_NVCC} -ptx -arch=compute_90 -std=c++17 ${_program} -o ${_ptx}
+            DEPENDS ${_program} ${MMLP_NVCC}
+            COMMENT "nvcc ${_name}"
+            VERBATIM)
+        list(APPEND _all_ptx ${_ptx})
     endforeach()
     add_custom_target(nvcc_programs DEPENDS ${_all_ptx})
 endif()
