@@ -157,17 +157,24 @@ static mmlp_status run_job(compile_job *job, mmlp_context *context)
 /* ---- all jobs ------------------------------------------------------------------------------- */
 
 typedef struct job_queue {
-    compile_job *jobs;
+    compile_job **jobs; /* the longest sources first: they take longest, and the last ones decide */
     int count;
     atomic_int next;
     mmlp_context *context;
 } job_queue;
 
+static int longer_first(const void *a, const void *b)
+{
+    const compile_job *const *one = a, *const *other = b;
+    size_t length = (*one)->kernel->source->count, others = (*other)->kernel->source->count;
+    return (length < others) - (length > others);
+}
+
 static void *work(void *argument)
 {
     job_queue *queue = argument;
     for (int i; (i = atomic_fetch_add(&queue->next, 1)) < queue->count;) {
-        compile_job *job = &queue->jobs[i];
+        compile_job *job = queue->jobs[i];
         job->status = run_job(job, queue->context);
         if (job->status != MMLP_OK)
             job->error = strdup(mmlp_last_error()); /* the line is this thread's */
@@ -177,7 +184,13 @@ static void *work(void *argument)
 
 mmlp_status compile_kernels(compile_job *jobs, int count, mmlp_context *context)
 {
-    job_queue queue = {jobs, count, 0, context};
+    compile_job **order = calloc((size_t)count + 1, sizeof *order);
+    if (!order)
+        return mmlp_fail_memory((size_t)count * sizeof *order, "compilations");
+    for (int i = 0; i < count; i++)
+        order[i] = &jobs[i];
+    qsort(order, (size_t)count, sizeof *order, longer_first);
+    job_queue queue = {order, count, 0, context};
     int others = (context->compile_threads < count ? context->compile_threads : count) - 1;
     pthread_t *threads = others > 0 ? calloc((size_t)others, sizeof *threads) : NULL;
     int started = 0;
@@ -188,6 +201,7 @@ mmlp_status compile_kernels(compile_job *jobs, int count, mmlp_context *context)
     for (int i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
     free(threads);
+    free(order);
 
     mmlp_status status = MMLP_OK;
     for (int i = 0; i < count; i++) {
