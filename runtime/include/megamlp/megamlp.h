@@ -524,6 +524,117 @@ MMLP_API mmlp_status mmlp_mlp_kernel(const mmlp_mlp *mlp, int index,
  */
 MMLP_API mmlp_status mmlp_mlp_time_kernels(mmlp_mlp *mlp, double *ms, int count);
 
+/* ---- sharded state dict ---------------------------------------------------------------------- */
+
+/*
+ * What each rank holds of the parameters, in the terms of Megatron's distributed checkpoints
+ * (megatron.core.transformer.mlp, MLP.sharded_state_dict, after apply_factories): the stored tensor
+ * is that of one rank, [gate; up] when gated, whatever the number of tensor-parallel ranks. No
+ * device is needed, and the kernels' rules about sizes do not apply.
+ */
+enum { MMLP_SHARDED_AXES = 8, MMLP_SHARDED_KEY_BYTES = 256 };
+
+/* The MLP, as far as its shards depend on it; mmlp_bundle_sharded_module fills it. */
+typedef struct mmlp_sharded_module {
+    size_t struct_size;
+    int64_t hidden_size;
+    int64_t ffn_hidden_size; /* per tensor-parallel rank */
+    int64_t tensor_model_parallel_size;
+    int gated_linear_unit;
+    int add_bias_linear;
+    const char *params_dtype; /* "bf16", "fp16", "fp32" */
+} mmlp_sharded_module;
+#define MMLP_SHARDED_MODULE_INIT                                                                   \
+    {                                                                                              \
+        sizeof(mmlp_sharded_module), 0, 0, 1, 0, 0, "bf16"                                         \
+    }
+
+MMLP_API mmlp_status mmlp_bundle_sharded_module(const mmlp_bundle *bundle,
+                                                mmlp_sharded_module *module);
+
+/* An axis before those of the parameters: this is number `index` of `count` layers, or experts. */
+typedef struct mmlp_sharded_offset {
+    int axis;
+    int64_t index, count;
+} mmlp_sharded_offset;
+
+typedef struct mmlp_sharded_options {
+    size_t struct_size;
+    const char *prefix;                 /* of every key; NULL: none */
+    const mmlp_sharded_offset *offsets; /* each axis from 0 to offset_count - 1 once */
+    int offset_count;
+    int singleton_local_shards; /* gate and up have keys of their own: KEY_w, KEY_v */
+    int64_t tp_rank;
+    int64_t dp_rank; /* of experts: in their own data-parallel group */
+} mmlp_sharded_options;
+#define MMLP_SHARDED_OPTIONS_INIT                                                                  \
+    {                                                                                              \
+        sizeof(mmlp_sharded_options), 0, 0, 0, 0, 0, 0                                             \
+    }
+
+/* One piece of a stored tensor. */
+typedef struct mmlp_sharded_tensor {
+    size_t struct_size;
+    char key[MMLP_SHARDED_KEY_BYTES];
+    const char *parameter; /* "linear_fc1.weight", ...: of which it is a part; static */
+    const char *dtype;     /* static */
+    int ndim;              /* of the parameter: 1 or 2 */
+    int prepend_axis_num;  /* axes before those, of size 1 here */
+    int64_t local_shape[MMLP_SHARDED_AXES]; /* ndim sizes */
+    /* prepend_axis_num + ndim of each; offsets in elements. */
+    int64_t global_shape[MMLP_SHARDED_AXES];
+    int64_t global_offset[MMLP_SHARDED_AXES];
+    int64_t axis_fragmentations[MMLP_SHARDED_AXES];
+    int64_t replica_id[3]; /* who has all zeros writes it */
+    int64_t first_row;     /* of the rank's parameter; local_shape[0] rows from there, contiguous */
+} mmlp_sharded_tensor;
+#define MMLP_SHARDED_TENSOR_INIT                                                                   \
+    {                                                                                              \
+        .struct_size = sizeof(mmlp_sharded_tensor)                                                 \
+    }
+
+/* An entry without a tensor: the extra state of a linear, empty for those of this library. */
+typedef struct mmlp_sharded_object {
+    size_t struct_size;
+    char key[MMLP_SHARDED_KEY_BYTES];
+    int ndim;
+    int64_t global_shape[MMLP_SHARDED_AXES];
+    int64_t global_offset[MMLP_SHARDED_AXES];
+    int64_t replica_id[3];
+} mmlp_sharded_object;
+#define MMLP_SHARDED_OBJECT_INIT                                                                   \
+    {                                                                                              \
+        .struct_size = sizeof(mmlp_sharded_object)                                                 \
+    }
+
+typedef struct mmlp_sharded_dict mmlp_sharded_dict;
+
+/*
+ * The entries of one rank, in Megatron's order. The dict is the caller's and changes no more: any
+ * thread may read it. options may be NULL. ERROR_ARGUMENT: a rank, offset, size or key that cannot
+ * be; ERROR_MEMORY.
+ */
+MMLP_API mmlp_status mmlp_sharded_state_dict(mmlp_sharded_dict **out,
+                                             const mmlp_sharded_module *module,
+                                             const mmlp_sharded_options *options);
+MMLP_API void mmlp_sharded_dict_free(mmlp_sharded_dict *dict); /* NULL allowed */
+MMLP_API int mmlp_sharded_tensor_count(const mmlp_sharded_dict *dict);
+MMLP_API mmlp_status mmlp_sharded_tensor_get(const mmlp_sharded_dict *dict, int index,
+                                             mmlp_sharded_tensor *tensor);
+MMLP_API int mmlp_sharded_object_count(const mmlp_sharded_dict *dict);
+MMLP_API mmlp_status mmlp_sharded_object_get(const mmlp_sharded_dict *dict, int index,
+                                             mmlp_sharded_object *object);
+
+/*
+ * apply_swiglu_sharded_factory: the two stored pieces of a tensor that holds the gate's rows and
+ * then up's, as linear_fc1 of a gated MLP and its optimiser moments do. Rows count after the
+ * prepended axes. ERROR_ARGUMENT: an odd number of rows, a piece that does not lie at a multiple of
+ * its own size, a key that becomes too long.
+ */
+MMLP_API mmlp_status mmlp_swiglu_sharded_factory(mmlp_sharded_tensor *gate, mmlp_sharded_tensor *up,
+                                                 const mmlp_sharded_tensor *whole,
+                                                 int singleton_local_shards);
+
 #ifdef __cplusplus
 }
 #endif
