@@ -1,6 +1,6 @@
 /* documentation.c: what the README, the manual of the emulator and --help list is what the tables
- * in the code have. Definitions: README, EMULATOR_MANUAL (files), MEGAMLP_RUN, MEGAMLP_BENCH and
- * PTXRUN (the programs). */
+ * in the code have. Definitions: README, EMULATOR_MANUAL (files), MEGAMLP_RUN, MEGAMLP_BENCH,
+ * MEGAMLP_CKPT and PTXRUN (the programs). */
 #include <core/counters.h>
 #include <criterion/criterion.h>
 #include <megamlp/megamlp.h>
@@ -76,5 +76,6 @@ Test(documentation, help_fits_80_columns_and_lists_the_environment_in_one)
 {
     expect_help(MEGAMLP_RUN);
     expect_help(MEGAMLP_BENCH);
+    expect_help(MEGAMLP_CKPT);
     expect_help(PTXRUN);
 }
