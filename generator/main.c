@@ -11,6 +11,7 @@
 
 #include "bundle_write.h"
 #include "check.h"
+#include "describe.h"
 #include "gradient_check.h"
 
 enum { EXIT_OK = 0, EXIT_CHECK = 1, EXIT_USAGE = 2, EXIT_SPEC = 3, EXIT_COMPILE = 4 };
@@ -53,6 +54,7 @@ static const struct argp_option bundle_option_rows[] = {
     OPTION_ROW_TILE,
     OPTION_ROW_TRACEBACK,
     {0}};
+static const struct argp_option describe_options[] = {OPTION_ROW_TRACEBACK, {0}};
 static const struct argp_option no_options[] = {{0}};
 
 static void refuse_architecture(const char *value, struct argp_state *state)
@@ -147,6 +149,17 @@ static int run_plan(const arguments *a)
 cleanup:
     text_free(&printed);
     plan_free(&p);
+    spec_free(&spec);
+    return exit_code(status);
+}
+
+static int run_describe(const arguments *a)
+{
+    module_spec spec = {0};
+    spec_options options = {.traceback = a->traceback, .any_size = true};
+    mmlp_status status = spec_load(&spec, a->spec, &options);
+    if (status == MMLP_OK)
+        status = describe_print(stdout, &spec);
     spec_free(&spec);
     return exit_code(status);
 }
@@ -250,6 +263,14 @@ static const struct command {
       "has setmaxnreg.\v"
       "Needs NVRTC 13.0 or newer, and no GPU.",
       0, 0, 0}},
+    {"describe",
+     run_describe,
+     {describe_options, parse_option, "SPEC.lua",
+      "Prints the sizes of a spec's MLP as JSON, as a bundle's manifest has them. The kernels' "
+      "rule "
+      "about sizes does not hold here: tensor-parallel ranks must share them evenly.\v"
+      "Example: megamlp-gen describe specs/llama3_8b.lua",
+      0, 0, 0}},
     {"fields",
      run_fields,
      {no_options, parse_option, 0, "Prints every field of the spec language, with its default.", 0,
@@ -266,6 +287,7 @@ static void print_help(FILE *out)
         "  plan SPEC.lua                   what runs when, and why\n"
         "  bundle SPEC.lua -o NAME.mlp     the kernels, for libmegamlp\n"
         "  check SPEC.lua                  gradient against slopes; all architectures, no spills\n"
+        "  describe SPEC.lua               its sizes as JSON, whatever kernels can do\n"
         "  fields                          the words of a spec\n\n"
         "megamlp-gen COMMAND --help says more. Start with a spec of specs/.\n\n"
         "Exit status: 0 ok, 1 a check failed, 2 usage, 3 a bad spec or file, 4 a kernel did\n"

@@ -86,6 +86,7 @@ typedef struct module_spec {
 
 typedef struct spec_options {
     bool traceback;            /* append Lua's traceback to an error */
+    bool any_size;             /* no kernel is wanted, which needs multiples of 8 */
     long long fail_allocation; /* tests: the allocation from which on all fail; 0: none */
 } spec_options;
 

@@ -256,23 +256,26 @@ static void check_rules(lua_State *lua, const rule *rules, size_t count, const f
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
-/* size / ranks must be a whole multiple of 8. */
-static void check_size(lua_State *lua, spec_place place, const char *size_name, int64_t size,
+/* Whether every rank gets what its kernels need of a size, a multiple of 8; with any_size, no more
+ * than a whole share. */
+static bool check_size(lua_State *lua, spec_place place, const char *size_name, int64_t size,
                        const char *ranks_name, int64_t ranks)
 {
-    int64_t unit = 8 * ranks;
+    const bool any_size = loader_of(lua)->options->any_size;
+    const char *wanted = any_size ? "a whole number" : "a multiple of 8";
+    int64_t unit = any_size ? ranks : 8 * ranks;
     if (size % unit == 0)
-        return;
+        return true;
     int64_t below = size / unit * unit, above = below + unit;
     int64_t nearest = below > 0 && size - below <= above - size ? below : above;
     if (ranks == 1)
-        loader_mistake(lua, place, "%s %lld is not a multiple of 8; nearest that works: %lld",
-                       size_name, (long long)size, (long long)nearest);
+        loader_mistake(lua, place, "%s %lld is not %s; nearest that works: %lld", size_name,
+                       (long long)size, wanted, (long long)nearest);
     else
-        loader_mistake(lua, place,
-                       "%s %lld / %s %lld = %.10g is not a multiple of 8; nearest that works: %lld",
+        loader_mistake(lua, place, "%s %lld / %s %lld = %.10g is not %s; nearest that works: %lld",
                        size_name, (long long)size, ranks_name, (long long)ranks,
-                       (double)size / (double)ranks, (long long)nearest);
+                       (double)size / (double)ranks, wanted, (long long)nearest);
+    return false;
 }
 
 static int64_t expert_ranks(const spec_config *config)
@@ -288,9 +291,10 @@ void rules_check_config(lua_State *lua, const spec_config_object *object)
     facts f = {.config = config,
                .activation = activation->identity,
                .activation_takes_up = activation->takes_up};
-    check_size(lua, object->places[CONFIG_hidden_size], "hidden_size", config->hidden_size, "", 1);
+    bool good = check_size(lua, object->places[CONFIG_hidden_size], "hidden_size",
+                           config->hidden_size, "", 1);
     bool follows = config->ffn_hidden_size == 4 * config->hidden_size;
-    if (!follows || config->hidden_size % 8 == 0)
+    if (good || !follows)
         check_size(lua, object->places[CONFIG_ffn_hidden_size], "ffn_hidden_size",
                    config->ffn_hidden_size, "tensor_model_parallel_size",
                    config->tensor_model_parallel_size);

@@ -375,6 +375,27 @@ Test(cli, an_empty_output_path_is_a_usage_error)
     err_is("megamlp-gen bundle: -o NAME.mlp is missing\n");
 }
 
+Test(cli, a_spec_that_no_kernel_computes_is_described)
+{
+    char *content = spec_text_config("hidden_size = 12, ffn_hidden_size = 40, num_moe_experts = 2, "
+                                     "moe_ffn_hidden_size = 20, tensor_model_parallel_size = 8, "
+                                     "expert_tensor_parallel_size = 2, gated_linear_unit = true, "
+                                     "add_bias_linear = false, params_dtype = 'fp16'",
+                                     "is_expert = true");
+    go_to_temporary_folder();
+    spec_text_file("expert.lua", content);
+    free(content);
+    cr_assert_eq(run("describe expert.lua"), 0);
+    size_t bytes;
+    char *printed = read_all(".", "out", &bytes);
+    cr_expect_str_eq(printed, "{\n  \"hidden_size\": 12,\n  \"ffn_hidden_size\": 10,\n"
+                              "  \"tensor_model_parallel_size\": 2,\n"
+                              "  \"gated_linear_unit\": true,\n  \"add_bias_linear\": false,\n"
+                              "  \"params_dtype\": \"fp16\"\n}\n");
+    free(printed);
+    cr_expect_eq(run("bundle expert.lua -o expert.mlp"), 3);
+}
+
 Test(cli, exit_statuses)
 {
     cr_assert_eq(run(""), 2);

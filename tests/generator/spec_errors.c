@@ -133,6 +133,29 @@ Test(spec, sizes_say_the_nearest_that_works)
                  "bad.lua:2:3: TransformerConfig.hidden_size: 1099511627776 is more than 16777216");
 }
 
+static mmlp_status load_any_size(module_spec *out, const char *fields)
+{
+    char *content = spec_text_config(fields, "");
+    spec_text_file("bad.lua", content);
+    free(content);
+    return spec_load(out, "bad.lua", &(spec_options){.any_size = true});
+}
+
+Test(spec, without_kernels_sizes_need_only_be_shared_evenly)
+{
+    module_spec spec;
+    cr_assert_eq(load_any_size(&spec, "  hidden_size = 12, ffn_hidden_size = 6,\n"
+                                      "  tensor_model_parallel_size = 2"),
+                 MMLP_OK, "%s", mmlp_last_error());
+    cr_expect_eq(spec.config.hidden_size, 12);
+    spec_free(&spec);
+    cr_assert_eq(load_any_size(&spec, "  hidden_size = 3,\n  tensor_model_parallel_size = 8"),
+                 MMLP_ERROR_SPEC);
+    cr_expect_str_eq(mmlp_last_error(),
+                     "bad.lua:1: ffn_hidden_size 12 / tensor_model_parallel_size 8 = 1.5 is not "
+                     "a whole number; nearest that works: 8");
+}
+
 Test(spec, unknown_names_suggest_the_nearest)
 {
     spec_text_fails("\n\n\n\nlocal a = F.gleu",
