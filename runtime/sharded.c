@@ -19,7 +19,22 @@ struct mmlp_sharded_dict {
 
 /* ---- what was asked -------------------------------------------------------------------------- */
 
-static mmlp_status check_module(const mmlp_sharded_module *m)
+/* Entries name the library's own word: the caller's may be gone when they are read. */
+static mmlp_status set_dtype(mmlp_sharded_module *m)
+{
+    for (int i = 0; m->params_dtype && i < BUNDLE_DTYPES; i++) {
+        const char *name = bundle_dtype_name((bundle_dtype)i);
+        if (strcmp(m->params_dtype, name) == 0) {
+            m->params_dtype = name;
+            return MMLP_OK;
+        }
+    }
+    return mmlp_fail(MMLP_ERROR_ARGUMENT,
+                     "mmlp_sharded_module: params_dtype is %.32s; wanted bf16, fp16 or fp32",
+                     m->params_dtype ? m->params_dtype : "NULL");
+}
+
+static mmlp_status check_module(mmlp_sharded_module *m)
 {
     if (m->hidden_size < 1 || m->ffn_hidden_size < 1 || m->tensor_model_parallel_size < 1 ||
         m->hidden_size > INT32_MAX || m->ffn_hidden_size > INT32_MAX ||
@@ -29,9 +44,7 @@ static mmlp_status check_module(const mmlp_sharded_module *m)
                          "tensor_model_parallel_size %lld; wanted 1 to 2^31-1",
                          (long long)m->hidden_size, (long long)m->ffn_hidden_size,
                          (long long)m->tensor_model_parallel_size);
-    if (!m->params_dtype)
-        return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_sharded_module: params_dtype is NULL");
-    return MMLP_OK;
+    return set_dtype(m);
 }
 
 static mmlp_status check_offsets(const mmlp_sharded_options *o)
@@ -183,23 +196,37 @@ static mmlp_status make_half(mmlp_sharded_tensor *half, const mmlp_sharded_tenso
     return make_key(half->key, whole->key, is_up ? "_v" : "_w");
 }
 
+static mmlp_status check_whole(const mmlp_sharded_tensor *t)
+{
+    const int axis = t->prepend_axis_num;
+    if (axis < 0 || axis >= MMLP_SHARDED_AXES || t->ndim < 1 ||
+        t->ndim > MMLP_SHARDED_AXES - axis || !memchr(t->key, '\0', sizeof t->key))
+        return mmlp_fail(MMLP_ERROR_ARGUMENT,
+                         "mmlp_swiglu_sharded_factory: %d axes behind %d; wanted 1 or more, %d in "
+                         "all, and a key that ends",
+                         t->ndim, axis, MMLP_SHARDED_AXES);
+    const int64_t rows = t->local_shape[0], first = t->global_offset[axis];
+    if (rows < 2 || rows % 2 || first < 0 || first % rows)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT,
+                         "%s: %lld rows at %lld; wanted an even number, at a multiple of it",
+                         t->key, (long long)rows, (long long)first);
+    int64_t all;
+    if (__builtin_mul_overflow(rows, t->axis_fragmentations[axis], &all) ||
+        all != t->global_shape[axis] || first >= all)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT,
+                         "%s: %lld rows at %lld of %lld in %lld fragments; wanted one of equal "
+                         "fragments",
+                         t->key, (long long)rows, (long long)first,
+                         (long long)t->global_shape[axis], (long long)t->axis_fragmentations[axis]);
+    return MMLP_OK;
+}
+
 mmlp_status mmlp_swiglu_sharded_factory(mmlp_sharded_tensor *gate, mmlp_sharded_tensor *up,
                                         const mmlp_sharded_tensor *whole, int singleton)
 {
     mmlp_sharded_tensor taken = MMLP_SHARDED_TENSOR_INIT, halves[2];
     MMLP_TRY(struct_read(&taken, whole, sizeof taken, "mmlp_sharded_tensor"));
-    const int axis = taken.prepend_axis_num;
-    if (axis < 0 || taken.ndim < 1 || axis + taken.ndim > MMLP_SHARDED_AXES ||
-        !memchr(taken.key, '\0', sizeof taken.key))
-        return mmlp_fail(MMLP_ERROR_ARGUMENT,
-                         "mmlp_swiglu_sharded_factory: %d axes behind %d; wanted 1 or more, %d in "
-                         "all, and a key that ends",
-                         taken.ndim, axis, MMLP_SHARDED_AXES);
-    const int64_t rows = taken.local_shape[0];
-    if (rows < 2 || rows % 2 || taken.global_offset[axis] % rows)
-        return mmlp_fail(MMLP_ERROR_ARGUMENT,
-                         "%s: %lld rows at %lld; wanted an even number, at a multiple of it",
-                         taken.key, (long long)rows, (long long)taken.global_offset[axis]);
+    MMLP_TRY(check_whole(&taken));
     for (int i = 0; i < 2; i++)
         MMLP_TRY(make_half(&halves[i], &taken, i == 1, singleton != 0));
     MMLP_TRY(struct_fill(gate, &halves[0], sizeof halves[0], "mmlp_sharded_tensor"));

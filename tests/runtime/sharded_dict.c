@@ -158,31 +158,50 @@ Test(sharded_dict, what_some_ranks_store_other_numbers_of_ranks_find_in_place)
     }
 }
 
+/* The first moment of layer 3 of 8, rank 1 of 2: the worked example of Megatron's layout. */
+static mmlp_sharded_tensor a_moment(void)
+{
+    return (mmlp_sharded_tensor){.struct_size = sizeof(mmlp_sharded_tensor),
+                                 .key = "optimizer.exp_avg.linear_fc1.weight",
+                                 .parameter = "linear_fc1.weight",
+                                 .dtype = "fp32",
+                                 .ndim = 2,
+                                 .prepend_axis_num = 1,
+                                 .local_shape = {4, 1},
+                                 .global_shape = {8, 8, 1},
+                                 .global_offset = {3, 4, 0},
+                                 .axis_fragmentations = {8, 2, 1},
+                                 .replica_id = {0, 0, 5}};
+}
+
 Test(sharded_dict, moments_of_the_same_shape_come_in_the_same_halves)
 {
-    mmlp_sharded_tensor whole = MMLP_SHARDED_TENSOR_INIT, gate = whole, up = whole;
-    strcpy(whole.key, "optimizer.exp_avg.linear_fc1.weight");
-    whole.ndim = 2;
-    whole.prepend_axis_num = 1;
-    memcpy(whole.local_shape, (int64_t[]){4, 1}, 16);
-    memcpy(whole.global_shape, (int64_t[]){8, 8, 1}, 24);
-    memcpy(whole.global_offset, (int64_t[]){3, 4, 0}, 24);
-    memcpy(whole.axis_fragmentations, (int64_t[]){8, 2, 1}, 24);
+    mmlp_sharded_tensor whole = a_moment(), gate = MMLP_SHARDED_TENSOR_INIT, up = gate;
     cr_assert_eq(mmlp_swiglu_sharded_factory(&gate, &up, &whole, 0), MMLP_OK);
     cr_expect_str_eq(up.key, whole.key);
+    cr_expect_str_eq(up.dtype, "fp32");
+    cr_expect_arr_eq(gate.local_shape, ((int64_t[]){2, 1}), 16);
+    cr_expect_arr_eq(gate.global_shape, ((int64_t[]){8, 8, 1}), 24);
     cr_expect_arr_eq(gate.global_offset, ((int64_t[]){3, 2, 0}), 24);
     cr_expect_arr_eq(up.global_offset, ((int64_t[]){3, 6, 0}), 24);
     cr_expect_arr_eq(up.axis_fragmentations, ((int64_t[]){8, 4, 1}), 24);
+    cr_expect_arr_eq(up.replica_id, ((int64_t[]){0, 0, 5}), 24);
+    cr_expect_eq(gate.first_row, 0);
     cr_expect_eq(up.first_row, 2);
+}
+
+Test(sharded_dict, singleton_moments_have_keys_of_their_own)
+{
+    mmlp_sharded_tensor whole = a_moment(), gate = MMLP_SHARDED_TENSOR_INIT, up = gate;
     cr_assert_eq(mmlp_swiglu_sharded_factory(&gate, &up, &whole, 1), MMLP_OK);
     cr_expect_str_eq(gate.key, "optimizer.exp_avg.linear_fc1.weight_w");
     cr_expect_str_eq(up.key, "optimizer.exp_avg.linear_fc1.weight_v");
     cr_expect_arr_eq(up.global_shape, ((int64_t[]){8, 4, 1}), 24);
+    cr_expect_arr_eq(up.global_offset, gate.global_offset, 24);
     cr_expect_arr_eq(up.global_offset, ((int64_t[]){3, 2, 0}), 24);
-    whole.local_shape[0] = 3;
-    cr_expect_eq(mmlp_swiglu_sharded_factory(&gate, &up, &whole, 0), MMLP_ERROR_ARGUMENT);
-    cr_expect(strstr(mmlp_last_error(), "3 rows at 4; wanted an even number"), "%s",
-              mmlp_last_error());
+    cr_expect_arr_eq(up.axis_fragmentations, ((int64_t[]){8, 2, 1}), 24);
+    cr_expect_eq(gate.first_row, 0);
+    cr_expect_eq(up.first_row, 2);
 }
 
 /* ---- what cannot be -------------------------------------------------------------------------- */
@@ -196,36 +215,167 @@ static void expect_refused(const mmlp_sharded_module *module, const mmlp_sharded
     cr_expect(strstr(mmlp_last_error(), said), "'%s' is not in: %s", said, mmlp_last_error());
 }
 
-Test(sharded_dict, what_cannot_be_is_named)
+/* An MLP and options that are good: each case spoils one thing. */
+typedef struct request {
+    mmlp_sharded_module module;
+    mmlp_sharded_options options;
+    mmlp_sharded_offset offsets[2];
+} request;
+
+static void start(request *r)
 {
-    mmlp_sharded_module module = MMLP_SHARDED_MODULE_INIT;
-    module.hidden_size = 12;
-    module.ffn_hidden_size = 24;
-    module.tensor_model_parallel_size = 2;
-    mmlp_sharded_options options = MMLP_SHARDED_OPTIONS_INIT;
-    options.tp_rank = 2;
-    expect_refused(&module, &options, "tp_rank is 2; wanted 0 to 1");
-    options.tp_rank = 0;
-    options.dp_rank = -1;
-    expect_refused(&module, &options, "dp_rank is -1; wanted 0 or more");
-    options.dp_rank = 0;
-    mmlp_sharded_offset offsets[] = {{0, 3, 8}, {0, 1, 2}};
-    options.offsets = offsets;
-    options.offset_count = 2;
-    expect_refused(&module, &options, "axis 0 of offset 1; wanted each of 0 to 1 once");
-    offsets[1] = (mmlp_sharded_offset){1, 16, 16};
-    expect_refused(&module, &options, "index 16 of 16 on axis 1; wanted 0 to 15");
-    options.offset_count = 7;
-    expect_refused(&module, &options, "7 are given; wanted 0 to 6");
-    options.offset_count = 0;
+    *r = (request){MMLP_SHARDED_MODULE_INIT, MMLP_SHARDED_OPTIONS_INIT, {{0, 3, 8}, {1, 5, 16}}};
+    r->module.hidden_size = 12;
+    r->module.ffn_hidden_size = 24;
+    r->module.tensor_model_parallel_size = 2;
+    r->options.offsets = r->offsets;
+    r->options.offset_count = 2;
+}
+
+Test(sharded_dict, a_module_that_cannot_be_is_named)
+{
+    request r;
+    start(&r);
+    r.module.hidden_size = 0;
+    expect_refused(&r.module, &r.options,
+                   "mmlp_sharded_module: hidden_size is 0, ffn_hidden_size 24, "
+                   "tensor_model_parallel_size 2; wanted 1 to 2^31-1");
+    start(&r);
+    r.module.ffn_hidden_size = INT64_C(1) << 31;
+    expect_refused(&r.module, &r.options, "ffn_hidden_size 2147483648, ");
+    start(&r);
+    r.module.tensor_model_parallel_size = -1;
+    expect_refused(&r.module, &r.options, "tensor_model_parallel_size -1; ");
+    start(&r);
+    r.module.params_dtype = "float16";
+    expect_refused(&r.module, &r.options, "params_dtype is float16; wanted bf16, fp16 or fp32");
+    r.module.params_dtype = NULL;
+    expect_refused(&r.module, &r.options, "params_dtype is NULL; wanted bf16, fp16 or fp32");
+    expect_refused(NULL, &r.options, "mmlp_sharded_module: NULL was given");
+}
+
+Test(sharded_dict, ranks_and_offsets_that_cannot_be_are_named)
+{
+    request r;
+    start(&r);
+    r.options.tp_rank = 2;
+    expect_refused(&r.module, &r.options, "tp_rank is 2; wanted 0 to 1");
+    r.options.tp_rank = -1;
+    expect_refused(&r.module, &r.options, "tp_rank is -1; wanted 0 to 1");
+    start(&r);
+    r.options.dp_rank = -1;
+    expect_refused(&r.module, &r.options, "dp_rank is -1; wanted 0 or more");
+    start(&r);
+    r.offsets[1].axis = 0;
+    expect_refused(&r.module, &r.options, "axis 0 of offset 1; wanted each of 0 to 1 once");
+    r.offsets[1].axis = 2;
+    expect_refused(&r.module, &r.options, "axis 2 of offset 1; wanted each of 0 to 1 once");
+    r.offsets[1].axis = -1;
+    expect_refused(&r.module, &r.options, "axis -1 of offset 1; wanted each of 0 to 1 once");
+    start(&r);
+    r.offsets[1].index = 16;
+    expect_refused(&r.module, &r.options, "index 16 of 16 on axis 1; wanted 0 to 15");
+    r.offsets[1].index = -1;
+    expect_refused(&r.module, &r.options, "index -1 of 16 on axis 1; wanted 0 to 15");
+    r.offsets[1] = (mmlp_sharded_offset){1, 0, 0};
+    expect_refused(&r.module, &r.options, "index 0 of 0 on axis 1; wanted 0 to 0");
+    r.options.offset_count = 7;
+    expect_refused(&r.module, &r.options, "7 are given; wanted 0 to 6");
+    r.options.offset_count = -1;
+    expect_refused(&r.module, &r.options, "-1 are given; wanted 0 to 6");
+    r.options.offset_count = 1;
+    r.options.offsets = NULL;
+    expect_refused(&r.module, &r.options, "1 are given at NULL; wanted 0 to 6");
+}
+
+Test(sharded_dict, a_key_has_a_greatest_length)
+{
+    request r;
+    start(&r);
     char prefix[MMLP_SHARDED_KEY_BYTES + 1];
     memset(prefix, 'p', sizeof prefix - 1);
     prefix[sizeof prefix - 1] = '\0';
-    options.prefix = prefix;
-    expect_refused(&module, &options, "the key of linear_fc1.weight has 273 characters");
-    module.hidden_size = 0;
-    expect_refused(&module, &options, "hidden_size is 0");
-    cr_expect_eq(mmlp_sharded_tensor_count(NULL), 0);
+    r.options.prefix = prefix;
+    expect_refused(&r.module, &r.options,
+                   "the key of linear_fc1.weight has 273 characters; wanted at most 255");
+    /* 17 characters of a weight, 23 of its extra state */
+    prefix[255 - 17] = '\0';
+    expect_refused(&r.module, &r.options, "the key of linear_fc1._extra_state has 261 characters");
+    prefix[255 - 23] = '\0';
+    mmlp_sharded_dict *dict;
+    cr_assert_eq(mmlp_sharded_state_dict(&dict, &r.module, &r.options), MMLP_OK);
+    mmlp_sharded_dict_free(dict);
+}
+
+Test(sharded_dict, entries_that_are_not_there_are_named)
+{
+    request r;
+    start(&r);
+    cr_expect_eq(mmlp_sharded_state_dict(NULL, &r.module, &r.options), MMLP_ERROR_ARGUMENT);
+    cr_expect_str_eq(mmlp_last_error(), "mmlp_sharded_state_dict: out is NULL");
     mmlp_sharded_tensor tensor = MMLP_SHARDED_TENSOR_INIT;
+    mmlp_sharded_object object = MMLP_SHARDED_OBJECT_INIT;
+    cr_expect_eq(mmlp_sharded_tensor_count(NULL), 0);
     cr_expect_eq(mmlp_sharded_tensor_get(NULL, 0, &tensor), MMLP_ERROR_ARGUMENT);
+    mmlp_sharded_dict *dict;
+    cr_assert_eq(mmlp_sharded_state_dict(&dict, &r.module, &r.options), MMLP_OK);
+    cr_expect_eq(mmlp_sharded_tensor_get(dict, 2, &tensor), MMLP_ERROR_ARGUMENT);
+    cr_expect_str_eq(mmlp_last_error(), "mmlp_sharded_tensor_get: index is 2; the dict has 2");
+    cr_expect_eq(mmlp_sharded_object_get(dict, -1, &object), MMLP_ERROR_ARGUMENT);
+    cr_expect_str_eq(mmlp_last_error(), "mmlp_sharded_object_get: index is -1; the dict has 2");
+    mmlp_sharded_dict_free(dict);
+}
+
+Test(sharded_dict, entries_keep_nothing_of_what_the_caller_gave)
+{
+    request r;
+    start(&r);
+    char dtype[] = "fp16", prefix[] = "mlp.";
+    r.module.params_dtype = dtype;
+    r.options.prefix = prefix;
+    mmlp_sharded_dict *dict;
+    cr_assert_eq(mmlp_sharded_state_dict(&dict, &r.module, &r.options), MMLP_OK);
+    dtype[0] = prefix[0] = 'x';
+    mmlp_sharded_tensor tensor = MMLP_SHARDED_TENSOR_INIT;
+    cr_assert_eq(mmlp_sharded_tensor_get(dict, 1, &tensor), MMLP_OK);
+    mmlp_sharded_dict_free(dict);
+    cr_expect_str_eq(tensor.dtype, "fp16");
+    cr_expect_str_eq(tensor.parameter, "linear_fc2.weight");
+    cr_expect_str_eq(tensor.key, "mlp.linear_fc2.weight");
+}
+
+static void expect_no_halves(const mmlp_sharded_tensor *whole, const char *said)
+{
+    mmlp_sharded_tensor gate = MMLP_SHARDED_TENSOR_INIT, up = MMLP_SHARDED_TENSOR_INIT;
+    cr_expect_eq(mmlp_swiglu_sharded_factory(&gate, &up, whole, 1), MMLP_ERROR_ARGUMENT);
+    cr_expect(strstr(mmlp_last_error(), said), "'%s' is not in: %s", said, mmlp_last_error());
+    cr_expect_eq(gate.ndim, 0);
+}
+
+Test(sharded_dict, what_has_no_halves_is_named)
+{
+    mmlp_sharded_tensor good = a_moment(), bad = good;
+    bad.local_shape[0] = 3;
+    expect_no_halves(&bad, "linear_fc1.weight: 3 rows at 4; wanted an even number, at a multiple");
+    bad = good, bad.global_offset[1] = 2;
+    expect_no_halves(&bad, "4 rows at 2; wanted an even number, at a multiple of it");
+    bad = good, bad.global_offset[1] = -4;
+    expect_no_halves(&bad, "4 rows at -4; wanted an even number, at a multiple of it");
+    bad = good, bad.global_offset[1] = 8;
+    expect_no_halves(&bad, "4 rows at 8 of 8 in 2 fragments; wanted one of equal fragments");
+    bad = good, bad.axis_fragmentations[1] = 3;
+    expect_no_halves(&bad, "4 rows at 4 of 8 in 3 fragments; wanted one of equal fragments");
+    bad = good, bad.axis_fragmentations[1] = INT64_MAX;
+    expect_no_halves(&bad, "in 9223372036854775807 fragments; wanted one of equal fragments");
+    bad = good, bad.ndim = 0;
+    expect_no_halves(&bad, "0 axes behind 1; wanted 1 or more, 8 in all, and a key that ends");
+    bad = good, bad.ndim = INT32_MAX;
+    expect_no_halves(&bad, "2147483647 axes behind 1; wanted");
+    bad = good, bad.prepend_axis_num = -1;
+    expect_no_halves(&bad, "2 axes behind -1; wanted");
+    bad = good, memset(bad.key, 'k', sizeof bad.key);
+    expect_no_halves(&bad, "and a key that ends");
+    bad.key[sizeof bad.key - 1] = '\0';
+    expect_no_halves(&bad, "has 257 characters; wanted at most 255");
+    expect_no_halves(NULL, "mmlp_sharded_tensor: NULL was given");
 }

@@ -628,8 +628,8 @@ MMLP_API mmlp_status mmlp_sharded_object_get(const mmlp_sharded_dict *dict, int 
 /*
  * apply_swiglu_sharded_factory: the two stored pieces of a tensor that holds the gate's rows and
  * then up's, as linear_fc1 of a gated MLP and its optimiser moments do. Rows count after the
- * prepended axes. ERROR_ARGUMENT: an odd number of rows, a piece that does not lie at a multiple of
- * its own size, a key that becomes too long.
+ * prepended axes. gate or up may be whole itself. ERROR_ARGUMENT: an odd number of rows, a piece
+ * that is not one of equal fragments, a key that becomes too long.
  */
 MMLP_API mmlp_status mmlp_swiglu_sharded_factory(mmlp_sharded_tensor *gate, mmlp_sharded_tensor *up,
                                                  const mmlp_sharded_tensor *whole,
