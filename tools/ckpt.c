@@ -1,7 +1,8 @@
-/* ckpt.c: megamlp-ckpt, what ranks hold of a checkpoint's tensors. */
+/* ckpt.c: megamlp-ckpt, what ranks hold of a checkpoint's tensors: the command line. */
+#include "ckpt.h"
+
 #include <argp.h>
-#include <jansson.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tool.h"
@@ -94,84 +95,6 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     return 0;
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------ */
-
-static json_t *list_of(const int64_t *values, int count)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < count; i++)
-        json_array_append_new(list, json_integer(values[i]));
-    return list;
-}
-
-static json_t *describe_tensor(const mmlp_sharded_tensor *t)
-{
-    int axes = t->prepend_axis_num + t->ndim;
-    return json_pack("{ss, ss, so, so, so, so, so, si}", "key", t->key, "dtype", t->dtype,
-                     "local_shape", list_of(t->local_shape, t->ndim), "global_shape",
-                     list_of(t->global_shape, axes), "global_offset",
-                     list_of(t->global_offset, axes), "axis_fragmentations",
-                     list_of(t->axis_fragmentations, axes), "replica_id", list_of(t->replica_id, 3),
-                     "prepend_axis_num", t->prepend_axis_num);
-}
-
-static json_t *describe_object(const mmlp_sharded_object *o)
-{
-    return json_pack("{ss, so, so, so}", "key", o->key, "global_shape",
-                     list_of(o->global_shape, o->ndim), "global_offset",
-                     list_of(o->global_offset, o->ndim), "replica_id", list_of(o->replica_id, 3));
-}
-
-/* A list of entries, each on a line of its own. Returns whether all was written; takes the list. */
-static int print_list(const char *name, json_t *list, const char *behind)
-{
-    int good = printf("  \"%s\": [", name) > 0;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        good = good && printf("%s\n    ", i ? "," : "") > 0 &&
-               json_dumpf(json_array_get(list, i), stdout, 0) == 0;
-    }
-    good = good && printf("\n  ]%s\n", behind) > 0;
-    json_decref(list);
-    return good;
-}
-
-static int print(const mmlp_sharded_dict *dict)
-{
-    json_t *tensors = json_array(), *objects = json_array();
-    for (int i = 0; i < mmlp_sharded_tensor_count(dict); i++) {
-        mmlp_sharded_tensor tensor = MMLP_SHARDED_TENSOR_INIT;
-        mmlp_sharded_tensor_get(dict, i, &tensor);
-        json_array_append_new(tensors, describe_tensor(&tensor));
-    }
-    for (int i = 0; i < mmlp_sharded_object_count(dict); i++) {
-        mmlp_sharded_object object = MMLP_SHARDED_OBJECT_INIT;
-        mmlp_sharded_object_get(dict, i, &object);
-        json_array_append_new(objects, describe_object(&object));
-    }
-    int good = puts("{") >= 0;
-    good = print_list("tensors", tensors, ",") && good;
-    good = print_list("objects", objects, "") && good;
-    good = puts("}") >= 0 && good;
-    return good ? 0 : tool_fail(EXIT_INPUT, "the plan cannot be written");
-}
-
-static int print_plan(const options *o)
-{
-    mmlp_bundle *bundle;
-    int code = tool_open_bundle(&bundle, o->spec, NULL);
-    if (code)
-        return code;
-    mmlp_sharded_module module = MMLP_SHARDED_MODULE_INIT;
-    mmlp_sharded_dict *dict = NULL;
-    mmlp_status status = mmlp_bundle_sharded_module(bundle, &module);
-    if (status == MMLP_OK)
-        status = mmlp_sharded_state_dict(&dict, &module, &o->sharded);
-    code = status == MMLP_OK ? print(dict) : tool_fail_status(status);
-    mmlp_sharded_dict_free(dict);
-    mmlp_bundle_close(bundle);
-    return code;
-}
-
 int main(int argc, char **argv)
 {
     options o = {.sharded = MMLP_SHARDED_OPTIONS_INIT};
@@ -182,5 +105,5 @@ int main(int argc, char **argv)
     tool_check_output_at_exit();
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);
-    return print_plan(&o);
+    return ckpt_plan(o.spec, &o.sharded);
 }

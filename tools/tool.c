@@ -323,16 +323,35 @@ static char *read_whole(int file)
     return text;
 }
 
-int tool_check_kernels(char **report, const char *spec, const char *arch, const char *tile)
+/* What megamlp-gen prints to stdout (malloc). arguments[0] is set here. purpose: what it is for, in
+ * the message that it cannot be run. */
+static int generator_output(char **printed, char *arguments[], const char *purpose)
 {
-    *report = NULL;
+    *printed = NULL;
     char *generator = beside_this_program("megamlp-gen");
-    int output = memfd_create("check", MFD_CLOEXEC);
+    int output = memfd_create("output", MFD_CLOEXEC);
     if (!generator || output < 0) {
         free(generator);
+        if (output >= 0)
+            close(output);
         return tool_fail(EXIT_DEVICE, "out of memory");
     }
-    char *arguments[] = {generator,
+    arguments[0] = generator;
+    int code = run_program(arguments, output);
+    if (code == 127)
+        code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it %s", generator, purpose);
+    if (code == EXIT_CHECK_FAILED) /* the kernels are bad, and that is what is asked */
+        code = 0;
+    if (code == 0 && !(*printed = read_whole(output)))
+        code = tool_fail(EXIT_DEVICE, "%s: its output cannot be read", generator);
+    close(output);
+    free(generator);
+    return code;
+}
+
+int tool_check_kernels(char **report, const char *spec, const char *arch, const char *tile)
+{
+    char *arguments[] = {NULL,
                          "check",
                          (char *)spec,
                          "--arch",
@@ -340,17 +359,18 @@ int tool_check_kernels(char **report, const char *spec, const char *arch, const 
                          tile ? "--tile" : NULL,
                          (char *)tile,
                          NULL};
-    int code = run_program(arguments, output);
-    if (code == 127)
-        code = tool_fail(EXIT_DEVICE, "%s: cannot be run; it compiles the kernels of a spec",
-                         generator);
-    if (code == EXIT_CHECK_FAILED) /* the kernels are bad, and that is what is asked */
-        code = 0;
-    if (code == 0 && !(*report = read_whole(output)))
-        code = tool_fail(EXIT_DEVICE, "%s: its report cannot be read", generator);
-    close(output);
-    free(generator);
-    return code;
+    return generator_output(report, arguments, "compiles the kernels of a spec");
+}
+
+int tool_describe(char **description, const char *spec)
+{
+    char *arguments[] = {NULL, "describe", (char *)spec, NULL};
+    return generator_output(description, arguments, "reads a .lua spec");
+}
+
+int tool_is_spec(const char *path)
+{
+    return ends_with(path, ".lua");
 }
 
 int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *tile)
@@ -358,7 +378,7 @@ int tool_open_bundle(mmlp_bundle **out, const char *spec_or_bundle, const char *
     *out = NULL;
     char *folder = NULL, *generated = NULL;
     int code = 0;
-    if (ends_with(spec_or_bundle, ".lua")) {
+    if (tool_is_spec(spec_or_bundle)) {
         folder = tool_temporary_folder();
         code = folder ? tool_generate(&generated, spec_or_bundle, NULL, tile, folder) : EXIT_DEVICE;
     }

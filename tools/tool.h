@@ -61,5 +61,10 @@ int tool_generate(char **bundle, const char *spec, const char *arch, const char 
 /* What the megamlp-gen beside this program says of the kernels of SPEC.lua as ptxas compiles them
  * (malloc): the lines of its `check`. Returns 0, or the exit code after printing why. */
 int tool_check_kernels(char **report, const char *spec, const char *arch, const char *tile);
+/* The JSON that the megamlp-gen beside this program prints of SPEC.lua's sizes (malloc): no bundle
+ * is made, and the kernels' rule about sizes does not hold. Returns as tool_check_kernels. */
+int tool_describe(char **description, const char *spec);
+/* Whether the path is that of a SPEC.lua, by its name. */
+int tool_is_spec(const char *path);
 
 #endif
