@@ -68,28 +68,26 @@ static void count_range(exec_block *block, uint64_t first, uint64_t bytes, uint3
     }
 }
 
-/* In one allocation and, if it is read, written. */
 bool bulk_check_global(emu_warp *w, const emu_instr *in, const bulk_copy *c, uint64_t first,
-                       uint64_t bytes)
+                       uint64_t bytes, uint64_t read)
 {
     memory_arena *arena = w->block->grid->memory;
     memory_allocation found;
     uint32_t lane = 1u << c->lane;
-    bool reads = !c->stores || c->reduces;
     if (!memory_find(arena, first, &found) || first + bytes > found.base + found.bytes) {
         fault_raise_address(w, in, CUDA_ERROR_ILLEGAL_ADDRESS, lane, SPACE_GLOBAL, first, bytes,
                             "out of bounds");
         return false;
     }
-    if (reads && !found.whole) {
+    if (read && !found.whole) {
         uint64_t offset = first - (uint64_t)(uintptr_t)arena->base;
-        if (!is_marked_range((const uint64_t *)(const void *)arena->known, offset, bytes)) {
-            fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, lane, SPACE_GLOBAL, first, bytes,
+        if (!is_marked_range((const uint64_t *)(const void *)arena->known, offset, read)) {
+            fault_raise_address(w, in, CUDA_ERROR_LAUNCH_FAILED, lane, SPACE_GLOBAL, first, read,
                                 "a read of memory that was never written");
             return false;
         }
     }
-    uint32_t access = (reads ? ACCESS_READ : 0) | (c->stores ? ACCESS_WRITE : 0);
+    uint32_t access = (read ? ACCESS_READ : 0) | (c->stores ? ACCESS_WRITE : 0);
     if (w->block->counts) {
         count_range(w->block, first, bytes, access);
     }
@@ -341,7 +339,8 @@ static bool check_outside(emu_warp *w, const emu_instr *in, const bulk_copy *c)
     if (c->is_peer) {
         return check_shared(w, in, 1u << c->lane, w->block, c->global, c->bytes, ACCESS_READ);
     }
-    return c->is_value || c->bytes == 0 || bulk_check_global(w, in, c, c->global, c->bytes);
+    return c->is_value || c->bytes == 0 ||
+           bulk_check_global(w, in, c, c->global, c->bytes, c->stores ? 0 : c->bytes);
 }
 
 /* block: the issuer of a store, the target of a load. */
@@ -396,6 +395,9 @@ void bulk_issue(emu_warp *w, const emu_instr *in, uint32_t mask)
         bulk_copy c = read_copy(w, in, __builtin_ctz(left));
         if (c.is_tensor ? !tensor_begin(w, in, &c) : !check_alignment(w, in, &c)) {
             return;
+        }
+        if (in->aux & BULK_PREFETCHES) {
+            continue; /* there are no caches */
         }
         if (c.stores) {
             issue_store(w, in, &c);

@@ -236,7 +236,7 @@ enum {
     BULK_STORES = 1 << 0,
     BULK_WIDE = 1 << 1,
     BULK_MBARRIER_WIDE = 1 << 2,
-    BULK_READ = 1 << 3, /* of IR_bulk_wait */
+    BULK_PREFETCHES = 1 << 3, /* a box, and only its coordinates matter */
     BULK_TENSOR = 1 << 4,
     BULK_REDUCES = 1 << 5,
     BULK_MULTICAST = 1 << 6,
@@ -245,6 +245,8 @@ enum {
     BULK_OFFSETS = 1 << 20,
     TENSOR_RANK_SHIFT = 28,
 };
+
+enum { BULK_READ = 1 << 0 }; /* aux of IR_bulk_wait */
 
 /* aux of IR_st_async, beside AUX_VECTOR, AUX_WIDE and BULK_CLUSTER */
 enum { STORE_ASYNC_MBARRIER_WIDE = 1 << 8, STORE_ASYNC_8 = 1 << 9 /* bytes of an element */ };

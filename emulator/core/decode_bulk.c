@@ -11,6 +11,14 @@ static uint32_t small_offset(decoder *d, int64_t offset)
     return (uint32_t)offset;
 }
 
+static uint32_t global_offset(decoder *d, int64_t offset)
+{
+    if ((int32_t)offset != offset) {
+        decode_fail(d, "the global offset of 'cp.async.bulk' needs more than 32 bits");
+    }
+    return (uint32_t)(int32_t)offset;
+}
+
 static void decode_bulk_group(decoder *d)
 {
     const decode_words *w = &d->words;
@@ -65,6 +73,18 @@ static uint32_t widened(decoder *d, uint32_t address)
     return result;
 }
 
+/* first: shared address, global address or map, bytes, mbarrier */
+static void add_uses(decode_instr *in, const uint32_t first[4], const uint32_t *coordinates,
+                     int rank)
+{
+    for (int i = 0; i < 4; i++) {
+        decode_add_use(in, first[i]);
+    }
+    for (int i = 0; i < rank; i++) {
+        decode_add_use(in, coordinates[i]);
+    }
+}
+
 /* peer: from the block's own shared memory */
 static void check_words(decoder *d, bool stores, bool peer, int rank)
 {
@@ -85,7 +105,8 @@ static void check_words(decoder *d, bool stores, bool peer, int rank)
     }
 }
 
-/* cp.async.bulk.prefetch{.tensor}.L2: there are no caches, but the operands must be right. */
+/* cp.async.bulk.prefetch{.tensor}.L2: there are no caches, but the operands must be right, and the
+ * coordinates of a box. */
 void decode_bulk_prefetch(decoder *d)
 {
     const decode_words *w = &d->words;
@@ -100,15 +121,19 @@ void decode_bulk_prefetch(decoder *d)
     }
     int operands = (rank ? 1 : 2) + w->cache_hint;
     decode_operand_count(d, operands, operands);
-    if (rank) {
-        uint32_t map, coordinates[5];
-        int64_t offset;
-        decode_box(d, &o[0], rank, &map, &offset, coordinates);
-    } else {
+    if (!rank) {
         decode_address_in(d, &o[0], SPACE_GLOBAL);
         decode_use(d, &o[1], 4);
+        decode_nop(d);
+        return;
     }
-    decode_nop(d);
+    uint32_t map, coordinates[5], none = decode_const(d, 0, 4);
+    int64_t offset;
+    decode_box(d, &o[0], rank, &map, &offset, coordinates);
+    decode_instr *in = decode_emit(d, IR_bulk);
+    in->in.target = global_offset(d, offset);
+    in->in.aux = BULK_PREFETCHES | BULK_TENSOR | (uint32_t)rank << TENSOR_RANK_SHIFT;
+    add_uses(in, (const uint32_t[]){none, map, none, none}, coordinates, rank);
 }
 
 /* Loads: to shared, from global, bytes, mbarrier; stores: to global, from shared, bytes. The form
@@ -153,26 +178,17 @@ void decode_bulk(decoder *d)
         barrier = decode_address_in(d, &o[told], SPACE_SHARED);
     }
     uint32_t blocks = multicasts ? decode_use(d, &o[told + 1], 2) : 0;
-    if ((int32_t)offset != offset) {
-        decode_fail(d, "the global offset of 'cp.async.bulk' needs more than 32 bits");
-    }
     decode_instr *in = decode_emit(d, IR_bulk);
     in->in.imm = shared.offset;
     in->in.order = w->flags & F(REDUCE) ? ORDER_STRONG | ORDER_WIDE : 0;
-    in->in.target = (uint32_t)(int32_t)offset;
+    in->in.target = global_offset(d, offset);
     in->in.aux = (stores ? BULK_STORES : 0) | (shared.wide ? BULK_WIDE : 0) |
                  (barrier.wide ? BULK_MBARRIER_WIDE : 0) | (rank ? BULK_TENSOR : 0) |
                  (w->flags & F(REDUCE) ? BULK_REDUCES : 0) | (peer ? BULK_PEER : 0) |
                  (multicasts ? BULK_MULTICAST : 0) | (w->is_cluster ? BULK_CLUSTER : 0) |
                  small_offset(d, barrier.offset) << BULK_OFFSET_SHIFT |
                  (uint32_t)rank << TENSOR_RANK_SHIFT;
-    decode_add_use(in, shared.base);
-    decode_add_use(in, global);
-    decode_add_use(in, bytes);
-    decode_add_use(in, barrier.base);
-    for (int i = 0; i < rank; i++) {
-        decode_add_use(in, coordinates[i]);
-    }
+    add_uses(in, (const uint32_t[]){shared.base, global, bytes, barrier.base}, coordinates, rank);
     if (multicasts) {
         decode_add_use(in, blocks);
     }

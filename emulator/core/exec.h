@@ -360,9 +360,10 @@ bool bulk_land(exec_block *block, uint32_t address);
 /* All warps have ended: of the block, of the cluster. */
 void bulk_leave(exec_block *block);
 void bulk_end(exec_block *block);
-/* A range of global memory that the copy reads or writes; false: a fault was raised. */
+/* A range of global memory that the copy reads or writes must lie in one allocation, and its first
+ * `read` bytes must have been written; false: a fault was raised. */
 bool bulk_check_global(emu_warp *w, const emu_instr *in, const bulk_copy *c, uint64_t first,
-                       uint64_t bytes);
+                       uint64_t bytes, uint64_t read);
 void bulk_mark_written(memory_arena *arena, uint64_t first, uint64_t bytes);
 
 /* ---- tensor.c: the form with a tensor map ---- */

@@ -59,7 +59,8 @@ static number read_number(const void *lanes, int i, ptx_type type, u32 aux)
         return number_of_float(((const f64 *)lanes)[i]);
     default: {
         f32 value = ((const f32 *)lanes)[i];
-        return number_of_float(aux & AUX_FTZ ? ftz(value) : value);
+        /* .ftz does not reach what becomes f16, though the ISA says so */
+        return number_of_float(aux & AUX_FTZ && target_type(aux) != TYPE_F16 ? ftz(value) : value);
     }
     }
 }

@@ -28,6 +28,15 @@ static inline f32 finish_f32(f32 a, u32 aux)
     return aux & AUX_SAT ? saturate_f32(a) : a;
 }
 
+/* A product's tininess is detected before it is rounded: what is below the smallest normal number
+ * is flushed even if rounding would bring it there. (fma rounds first.) */
+static inline f32 multiply_f32(f32 a, f32 b, u32 aux)
+{
+    f32 product = a * b;
+    bool is_tiny = aux & AUX_FTZ && __builtin_fabs((f64)a * (f64)b) < 0x1p-126;
+    return is_tiny ? __builtin_copysignf(0, product) : product;
+}
+
 static inline f64 finish_f64(f64 a, u32 aux)
 {
     (void)aux;

@@ -176,6 +176,11 @@ void device_has_run(void)
     close(file);
 }
 
+int device_is_emulated(void)
+{
+    return dlsym(RTLD_DEFAULT, "cuEmulatorLastReport") != NULL;
+}
+
 const char *device_last_report(void)
 {
     const char *(*report)(void) = NULL;

@@ -11,8 +11,8 @@ void device_close(void);
 CUdeviceptr device_alloc(size_t bytes);
 CUdeviceptr device_upload(const void *bytes, size_t count);
 void device_download(void *to, CUdeviceptr from, size_t bytes);
-/* `what` is named when loading fails, with the driver's log. PTX for sm_100 is loaded as PTX for the
- * device that there is; what an older one does not know skips the test. */
+/* `what` is named when loading fails, with the driver's log. PTX for sm_100 is loaded as PTX for
+ * the device that there is; what an older one does not know skips the test. */
 CUmodule device_load(const char *ptx, const char *what);
 /* The same, but NULL in place of skipping, with a line on stderr. */
 CUmodule device_load_known(const char *ptx, const char *what);
@@ -29,6 +29,8 @@ CUresult device_try_dependent(CUmodule module, const char *entry, unsigned block
  * MMLP_TEST_COVERAGE names a folder. device_run and device_try say it of launches without a fault.
  */
 void device_has_run(void);
+/* Whether the driver is the emulator. Where it is a GPU's, tests expect what is documented. */
+int device_is_emulated(void);
 /* The emulator's text about the last fault, "" when there was none. */
 const char *device_last_report(void);
 

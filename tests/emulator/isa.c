@@ -310,8 +310,9 @@ static int64_t ordered32(uint64_t bits)
 static int agrees_element(isa_type type, isa_compare compare, uint64_t got, uint64_t expected)
 {
     static const double bounds[] = {
-        [ISA_REL20] = 0x1p-20, [ISA_REL18] = 0x1p-18, [ISA_REL10] = 0x1p-10, [ISA_REL7] = 0x1p-7,
-        [ISA_ABS20] = 0x1p-20, [ISA_ABS10] = 0x1p-10, [ISA_ABS8] = 0x1p-8};
+        [ISA_REL20] = 0x1p-20, [ISA_REL18] = 0x1p-18, [ISA_REL10] = 0x1p-10,
+        [ISA_EX2] = 0x1p-10,   [ISA_REL7] = 0x1p-7,   [ISA_ABS20] = 0x1p-20,
+        [ISA_ABS10] = 0x1p-10, [ISA_ABS8] = 0x1p-8,   [ISA_LG2] = 0x1p-22 + 0x1p-24};
     if (got == expected)
         return 1;
     if (is_nan(expected, type) || is_nan(got, type))
@@ -320,8 +321,11 @@ static int agrees_element(isa_type type, isa_compare compare, uint64_t got, uint
         return 0;
     if (compare == ISA_ULP2)
         return llabs(ordered32(got) - ordered32(expected)) <= 2;
+    if (compare == ISA_EX2 && expected < 0x400)
+        return llabs((int64_t)got - (int64_t)expected) <= 1;
     double g = value_of(got, type), e = value_of(expected, type);
-    double scale = compare >= ISA_ABS20 ? 1.0 : fabs(e);
+    int is_absolute = compare >= ISA_ABS20 && (compare != ISA_LG2 || fabs(e) <= 1);
+    double scale = is_absolute ? 1.0 : fabs(e);
     return fabs(g - e) <= scale * bounds[compare];
 }
 

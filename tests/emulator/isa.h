@@ -36,10 +36,12 @@ typedef enum isa_compare {
     ISA_REL20, /* floats: relative error at most 2^-20 */
     ISA_REL18, /* relative error at most 2^-18 */
     ISA_REL10, /* relative error at most 2^-10 */
+    ISA_EX2,   /* of f16: relative error at most 2^-10, or subnormal and one unit apart */
     ISA_REL7,  /* relative error at most 2^-7 */
     ISA_ABS20, /* absolute error at most 2^-20 */
     ISA_ABS10, /* absolute error at most 2^-10 */
-    ISA_ABS8   /* absolute error at most 2^-8 */
+    ISA_ABS8,  /* absolute error at most 2^-8 */
+    ISA_LG2    /* error at most 2^-22, absolute of operands in (0.5, 2), beside the oracle's own */
 } isa_compare;
 
 typedef struct isa_case {

@@ -59,7 +59,7 @@ Test(isa_approximate, subnormal_operands_and_results_are_flushed)
         FLOATS(OF_A "cos.approx.ftz.f32 %d, %a;", ISA_ABS20, cosine),
         FLOATS("sqrt.approx.ftz.f32 %d, %a;", ISA_REL20, square_root),
         FLOATS("rsqrt.approx.ftz.f32 %d, %a;", ISA_REL20, inverse_root),
-        FLOATS("lg2.approx.ftz.f32 %d, %a;", ISA_REL20, logarithm),
+        FLOATS("lg2.approx.ftz.f32 %d, %a;", ISA_LG2, logarithm),
     };
     ISA_RUN(cases);
 }
@@ -140,8 +140,8 @@ ORACLE16(tangent_bf16, format_bf16, tanh(x))
 Test(isa_approximate, exponentials_and_tangents_of_16_bits)
 {
     static const isa_case cases[] = {
-        SHORTS("ex2.approx.f16", ISA_F16, ISA_REL10, exponential_f16),
-        SHORTS("ex2.approx.f16x2", ISA_F16X2, ISA_REL10, exponential_f16_pair),
+        SHORTS("ex2.approx.f16", ISA_F16, ISA_EX2, exponential_f16),
+        SHORTS("ex2.approx.f16x2", ISA_F16X2, ISA_EX2, exponential_f16_pair),
         SHORTS("ex2.approx.ftz.bf16", ISA_BF16, ISA_REL7, exponential_bf16),
         SHORTS("ex2.approx.ftz.bf16x2", ISA_BF16X2, ISA_REL7, exponential_bf16_pair),
         SHORTS("tanh.approx.f16", ISA_F16, ISA_ABS10, tangent_f16),

@@ -65,6 +65,13 @@ static uint64_t sign_bit(void)
     return UINT64_C(1) << (type->bits - 1);
 }
 
+/* An H200 flushes a product that is below the smallest normal number before it is rounded, even if
+ * rounding would bring it there; but the sum of fma after. */
+static int is_flushed_product(uint64_t a, uint64_t b)
+{
+    return what == MUL && flushes && type->bits == 32 && fabs(value_of(a) * value_of(b)) < 0x1p-126;
+}
+
 /* Subnormal numbers become zeros of their sign. */
 static uint64_t flush(uint64_t bits)
 {
@@ -174,7 +181,7 @@ static uint64_t element(uint64_t a, uint64_t b, uint64_t c)
     case NEG:
         return a ^ sign_bit();
     default:
-        return finish(rounded(a, b, c));
+        return finish(rounded(a, b, c) & (is_flushed_product(a, b) ? sign_bit() : UINT64_MAX));
     }
 }
 

@@ -462,7 +462,7 @@ static void check_box(int rank, const element_type *type)
     static uint8_t in[MOST_BLOCKS][CLUSTER_SHARED], out[MOST_BLOCKS][CLUSTER_SHARED],
         tensor[TENSOR + GUARD];
     cluster_grid g = cluster_random(THREADS, false);
-    shape s = random_shape(rank, type);
+    shape s = random_shape(rank, type, 0);
     int size = cluster_size(&g), issuer = below(size);
     unsigned mask = (unsigned)between(1, (1 << size) - 1);
     ptx_text t = {0};

@@ -77,9 +77,10 @@ static uint64_t into_register(__int128 value)
     return (uint64_t)integer_value(to, (uint64_t)value);
 }
 
+/* An H200 keeps what becomes f16; it shows only in a directed rounding. */
 static double flush(const number_type *type, double value)
 {
-    int is_subnormal = is_named(type, "f32") && fabs(value) < 0x1p-126;
+    int is_subnormal = is_named(type, "f32") && !is_named(to, "f16") && fabs(value) < 0x1p-126;
     return flushes && is_subnormal ? copysign(0.0, value) : value;
 }
 

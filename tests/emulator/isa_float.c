@@ -96,8 +96,16 @@ static float saturate(float x)
     return x > 1 ? 1.0f : x > 0 ? x : 0.0f; /* NaN gives +0 */
 }
 
+/* An H200 flushes a product that is below the smallest normal number before it is rounded; but fma
+ * after. */
+static float product(float x, float y)
+{
+    float rounded = x * y;
+    return fabs((double)x * (double)y) < 0x1p-126 ? copysignf(0.0f, rounded) : rounded;
+}
+
 ORACLE32(add32_ftz, FE_TONEAREST, flush(flush(x) + flush(y)))
-ORACLE32(mul32_ftz, FE_TONEAREST, flush(flush(x) * flush(y)))
+ORACLE32(mul32_ftz, FE_TONEAREST, product(flush(x), flush(y)))
 ORACLE32(fma32_ftz, FE_TONEAREST, flush(fmaf(flush(x), flush(y), flush(z))))
 ORACLE32(div32_ftz, FE_TONEAREST, flush(flush(x) / flush(y)))
 ORACLE32(add32_sat, FE_TONEAREST, saturate(x + y))
@@ -394,7 +402,7 @@ Test(isa_float, approximations_stay_within_their_documented_error)
     static const isa_case cases[] = {
         APPROX1("ex2.approx.f32", ex2, ISA_ULP2),
         APPROX1("ex2.approx.ftz.f32", ex2_ftz, ISA_ULP2),
-        APPROX1("lg2.approx.f32", lg2, ISA_REL20),
+        APPROX1("lg2.approx.f32", lg2, ISA_LG2),
         APPROX1("rcp.approx.f32", rcp_approx, ISA_ULP2),
         APPROX1("rcp.approx.ftz.f32", rcp_approx_ftz, ISA_ULP2),
         APPROX1("rsqrt.approx.f32", rsqrt, ISA_REL20),

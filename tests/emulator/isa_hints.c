@@ -114,11 +114,13 @@ static CUtensorMap map_of(const shape *s, CUdeviceptr tensor)
     return map;
 }
 
-/* Boxes inside of the tensor, and outside. */
+/* Boxes inside of the tensor, and outside; %r8 is a multiple of 16, as the first coordinate must
+ * be.
+ */
 static void check_tensor_prefetches(const shape *s, const CUtensorMap *map)
 {
-    static const char *const coordinates[RANK] = {"0", "%r0, 1", "-1, %r1, %r2",
-                                                  "0, 0, -5, 1000000", "%r0, %r1, %r2, %r3, %r4"};
+    static const char *const coordinates[RANK] = {"0", "%r8, 1", "-16, %r1, %r2",
+                                                  "0, 0, -5, 1000000", "%r8, %r1, %r2, %r3, %r4"};
     for (int form = 0; form < 4; form++) {
         char hint[256];
         snprintf(hint, sizeof hint,
@@ -135,7 +137,7 @@ Test(isa_hints, griddepcontrol_and_prefetches_change_nothing)
     device_open();
     CUdeviceptr tensor = device_alloc(TENSOR);
     for (int rank = 1; rank <= RANK; rank++) {
-        shape s = random_shape(rank, &tensor_types[rank]);
+        shape s = random_shape(rank, &tensor_types[rank], 0);
         CUtensorMap map = map_of(&s, tensor);
         check_tensor_prefetches(&s, &map);
         for (size_t i = 0; rank == 1 && i < sizeof hints / sizeof *hints; i++)

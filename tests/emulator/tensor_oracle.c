@@ -1,4 +1,5 @@
-/* tensor_oracle.c: tensors and their boxes, from PTX ISA 5.5 and the comments of cuda.h. */
+/* tensor_oracle.c: tensors and their boxes, from PTX ISA 5.5, the comments of cuda.h and an H200.
+ */
 #include "tensor_oracle.h"
 
 #include <string.h>
@@ -39,12 +40,13 @@ const element_type tensor_types[TENSOR_TYPES] = {
     {"bf16", CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, 'h', &format_bf16},
     {"f32", CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, 'f', NULL},
     {"s64", CU_TENSOR_MAP_DATA_TYPE_INT64, 8, 0, NULL},
-    {"f64", CU_TENSOR_MAP_DATA_TYPE_FLOAT64, 8, 0, NULL},
+    {"f64", CU_TENSOR_MAP_DATA_TYPE_FLOAT64, 8, 'd', NULL},
 };
 
 /*
  * Random bits of a type; of floats, numbers so near to one another that no sum is subnormal or
- * overflows, and that every sum is exact as a double. Most sums must round, some at a tie.
+ * overflows, and that every sum of others than doubles is exact as a double. Most sums must round,
+ * some at a tie.
  */
 static uint64_t random_bits(const element_type *t)
 {
@@ -53,6 +55,8 @@ static uint64_t random_bits(const element_type *t)
     uint64_t sign = (uint64_t)below(2);
     if (t->adds == 'f')
         return sign << 31 | (uint64_t)between(118, 136) << 23 | (bits & 0x7fffff);
+    if (t->adds == 'd')
+        return sign << 63 | (uint64_t)between(1000, 1040) << 52 | bits >> 12;
     if (t->half == &format_f16)
         return sign << 15 | (uint64_t)between(12, 28) << 10 | (bits & 0x3ff);
     if (t->half == &format_bf16)
@@ -65,6 +69,8 @@ static uint64_t sum(const element_type *t, uint64_t a, uint64_t b)
 {
     if (t->adds == 'i')
         return a + b;
+    if (t->adds == 'd')
+        return bits_of_double(double_of(a) + double_of(b));
     if (t->adds == 'h')
         return format_from_double(
             *t->half, format_to_double(*t->half, a) + format_to_double(*t->half, b), ROUND_NEAREST);
@@ -116,15 +122,17 @@ size_t box_bytes(const shape *s)
     return (size_t)box_elements(s) * s->type->bytes;
 }
 
-int find_element(const shape *s, int element, size_t *offset)
+int find_element(const shape *s, int element, int is_written, size_t *offset)
 {
     int is_inside = 1;
+    cuuint64_t unit = is_written ? 16 / s->type->bytes : 1;
     *offset = 0;
     for (int i = 0; i < s->rank; i++) {
         int step = i == 0 ? 1 : (int)s->steps[i];
         int64_t at = (int64_t)s->at[i] + (int64_t)(element % along(s, i)) * step;
         element /= along(s, i);
-        is_inside &= at >= 0 && (uint64_t)at < s->sizes[i];
+        cuuint64_t end = i == 0 ? (s->sizes[0] + unit - 1) / unit * unit : s->sizes[i];
+        is_inside &= at >= 0 && (uint64_t)at < end;
         if (is_inside)
             *offset += (size_t)at * (i == 0 ? s->type->bytes : s->strides[i - 1]);
     }
@@ -175,7 +183,7 @@ static void random_sizes(shape *s)
     } while (tensor_bytes(s) > TENSOR);
 }
 
-shape random_shape(int rank, const element_type *type)
+shape random_shape(int rank, const element_type *type, int is_written)
 {
     static const int spans[] = {0, 0, 32, 64, 128};
     shape s = {.type = type, .rank = rank, .swizzle = spans[below(5)]};
@@ -183,10 +191,11 @@ shape random_shape(int rank, const element_type *type)
     random_sizes(&s);
     for (int i = 0; i < rank; i++) {
         int size = (int)s.sizes[i], box = (int)s.box[i];
-        s.at[i] = below(2) ? below(size) : between(-box - 1, size + 1);
+        s.at[i] = below(2) ? below(size) : between(is_written ? 0 : -box - 1, size + 1);
         if (below(3) == 0)
             s.at[i] = size > box ? between(0, size - box) : 0;
     }
+    s.at[0] -= s.at[0] % (16 / (int)type->bytes);
     s.target = s.swizzle ? 1024 : 128 * between(1, 8);
     return s;
 }
@@ -206,7 +215,7 @@ int load_box(const shape *s, uint8_t *shared, const uint8_t *tensor)
     for (int i = 0; i < box_elements(s); i++) {
         size_t offset, bytes = s->type->bytes;
         uint8_t *to = shared + place_of_byte(s, (size_t)i * bytes);
-        if (find_element(s, i, &offset)) {
+        if (find_element(s, i, 0, &offset)) {
             memcpy(to, tensor + offset, bytes);
             inside++;
         } else {

@@ -1,6 +1,6 @@
 /*
- * tensor_oracle.h: what PTX ISA 5.5 and the comments of cuda.h say of tensors and their boxes,
- * written apart from the emulator's handlers; and random ones.
+ * tensor_oracle.h: what PTX ISA 5.5 and the comments of cuda.h say of tensors and their boxes, and
+ * what an H200 does beyond that, written apart from the emulator's handlers; and random ones.
  */
 #ifndef MMLP_TESTS_TENSOR_ORACLE_H
 #define MMLP_TESTS_TENSOR_ORACLE_H
@@ -21,7 +21,7 @@ typedef struct element_type {
     const char *name;
     CUtensorMapDataType code;
     size_t bytes;
-    char adds; /* how cp.reduce adds it: integers, floats of 32 bits, halves; 0: it does not */
+    char adds; /* how cp.reduce adds it: integers, doubles, floats, halves; 0: it can not */
     const float_format *half;
 } element_type;
 
@@ -44,13 +44,15 @@ int between(int low, int high); /* both may come */
 void random_bytes(void *to, size_t count);
 /* Sums of two of its floats are exact as doubles, and neither subnormal nor infinite. */
 void random_elements(uint8_t *bytes, size_t count, const element_type *t);
-shape random_shape(int rank, const element_type *type);
+/* The box begins on 16 bytes of a row, and nowhere below 0 where it is `written`. */
+shape random_shape(int rank, const element_type *type, int is_written);
 
 size_t tensor_bytes(const shape *s);
 int box_elements(const shape *s);
 size_t box_bytes(const shape *s);
-/* Where an element of a box lies in its tensor; 0: outside. */
-int find_element(const shape *s, int element, size_t *offset);
+/* Where an element of a box lies in its tensor; 0: outside. Rows that are written end at the next
+ * 16 bytes. */
+int find_element(const shape *s, int element, int is_written, size_t *offset);
 /* Where a byte of a box lies in shared memory. */
 size_t place_of_byte(const shape *s, size_t byte);
 /* Into shared memory; `tensor` is its first byte. Gives how many elements lie inside. */
