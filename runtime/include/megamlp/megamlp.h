@@ -590,7 +590,7 @@ typedef struct mmlp_sharded_tensor {
 } mmlp_sharded_tensor;
 #define MMLP_SHARDED_TENSOR_INIT                                                                   \
     {                                                                                              \
-        .struct_size = sizeof(mmlp_sharded_tensor)                                                 \
+        sizeof(mmlp_sharded_tensor), "", 0, 0, 0, 0, {0}, {0}, {0}, {0}, {0}, 0                    \
     }
 
 /* An entry without a tensor: the extra state of a linear, empty for those of this library. */
@@ -604,7 +604,10 @@ typedef struct mmlp_sharded_object {
 } mmlp_sharded_object;
 #define MMLP_SHARDED_OBJECT_INIT                                                                   \
     {                                                                                              \
-        .struct_size = sizeof(mmlp_sharded_object)                                                 \
+        sizeof(mmlp_sharded_object), "", 0, {0}, {0},                                              \
+        {                                                                                          \
+            0                                                                                      \
+        }                                                                                          \
     }
 
 typedef struct mmlp_sharded_dict mmlp_sharded_dict;
