@@ -85,6 +85,22 @@ Test(allocations, opening_a_bundle_survives_each_failure)
     made_free(&made);
 }
 
+static mmlp_status make_a_dict(void *user)
+{
+    mmlp_sharded_dict *dict;
+    mmlp_status status = mmlp_sharded_state_dict(&dict, user, NULL);
+    cr_assert((dict != NULL) == (status == MMLP_OK));
+    mmlp_sharded_dict_free(dict);
+    return status;
+}
+
+Test(allocations, describing_shards_survives_each_failure)
+{
+    mmlp_sharded_module module = MMLP_SHARDED_MODULE_INIT;
+    module.hidden_size = module.ffn_hidden_size = 12;
+    cr_expect_gt(fail_until_it_succeeds(make_a_dict, &module), 0);
+}
+
 static mmlp_status open_a_context(void *user)
 {
     mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
