@@ -1,4 +1,4 @@
-/* ckpt.c: megamlp-ckpt, what ranks hold of a checkpoint's tensors: the command line. */
+/* ckpt.c: megamlp-ckpt, about checkpoints and what ranks hold of them: the command line. */
 #include "ckpt.h"
 
 #include <argp.h>
@@ -10,37 +10,43 @@
 enum { OFFSETS_MAX = MMLP_SHARDED_AXES };
 
 typedef struct options {
-    const char *what, *spec;
+    const char *what, *path;
     mmlp_sharded_offset offsets[OFFSETS_MAX];
     mmlp_sharded_options sharded;
-    int has_rank;
+    int has_rank, is_for_plan; /* any option that only plan takes */
 } options;
 
 enum { KEY_TP_RANK = 256, KEY_DP_RANK, KEY_PREFIX, KEY_OFFSET, KEY_SINGLETON };
 
 static const struct argp_option option_table[] = {
-    {"tp-rank", KEY_TP_RANK, "R", 0, "The tensor-parallel rank, from 0", 0},
+    {"tp-rank", KEY_TP_RANK, "R", 0, "plan: the tensor-parallel rank, from 0", 0},
     {"dp-rank", KEY_DP_RANK, "D", 0,
-     "The data-parallel rank (0); of experts: in their own data-parallel group", 0},
-    {"prefix", KEY_PREFIX, "P", 0, "Before every key, e.g. decoder.layers.mlp.", 0},
+     "plan: the data-parallel rank (0); of experts: in their own data-parallel group", 0},
+    {"prefix", KEY_PREFIX, "P", 0, "plan: before every key, e.g. decoder.layers.mlp.", 0},
     {"offset", KEY_OFFSET, "AXIS,INDEX,COUNT", 0,
-     "An axis before those of the tensors: number INDEX of COUNT layers, or experts; can be given "
+     "plan: an axis before those of the tensors: number INDEX of COUNT layers, or experts; can be "
+     "given "
      "several times",
      0},
-    {"singleton", KEY_SINGLETON, 0, 0, "Gate and up have keys of their own, KEY_w and KEY_v", 0},
+    {"singleton", KEY_SINGLETON, 0, 0, "plan: gate and up have keys of their own, KEY_w and KEY_v",
+     0},
     {0},
 };
 
 static const char documentation[] =
-    "Says what a rank holds of the tensors of a distributed checkpoint, as Megatron-Core's "
+    "Says what a checkpoint holds, and what a rank holds of a distributed one, as Megatron-Core's "
     "MLP.sharded_state_dict does.\v"
     "plan SPEC.lua|NAME.mlp  prints JSON: under \"tensors\" every piece that the rank\n"
     "                        holds, with its place in the stored tensor; under\n"
-    "                        \"objects\" the entries without tensors\n\n"
+    "                        \"objects\" the entries without tensors\n"
+    "ls FILE                 lists the tensors of a safetensors file in the order in\n"
+    "                        which they lie there\n\n"
     "  megamlp-ckpt plan specs/llama3_8b.lua --tp-rank 0\n"
     "  megamlp-ckpt plan mlp.lua --tp-rank 1 --prefix decoder.layers.mlp. \\\n"
-    "      --offset 0,3,32\n\n"
-    "Exit codes: 0 ok, 2 usage or a rank or offset that cannot be, 3 a bad spec.";
+    "      --offset 0,3,32\n"
+    "  megamlp-ckpt ls step_1000.safetensors\n\n"
+    "Exit codes: 0 ok, 2 usage or a rank or offset that cannot be, 3 a bad spec or\n"
+    "file, 4 out of memory.";
 
 static void add_offset(options *o, const char *text, struct argp_state *state)
 {
@@ -55,9 +61,25 @@ static void add_offset(options *o, const char *text, struct argp_state *state)
     o->offsets[o->sharded.offset_count++] = (mmlp_sharded_offset){(int)axis, index, count};
 }
 
+static void check_options(const options *o, struct argp_state *state)
+{
+    if (!o->what)
+        argp_error(state, "needs one of: plan, ls");
+    int plan = strcmp(o->what, "plan") == 0;
+    if (!plan && strcmp(o->what, "ls") != 0)
+        argp_error(state, "'%s': is not one of plan, ls", o->what);
+    if (plan && (!o->path || !o->has_rank))
+        argp_error(state, "plan needs a SPEC.lua or NAME.mlp, and --tp-rank R");
+    if (!plan && !o->path)
+        argp_error(state, "ls needs a FILE.safetensors");
+    if (!plan && o->is_for_plan)
+        argp_error(state, "ls takes no options: those are for plan");
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     options *o = state->input;
+    o->is_for_plan |= key >= KEY_TP_RANK && key <= KEY_SINGLETON;
     switch (key) {
     case KEY_TP_RANK:
         o->sharded.tp_rank = (int64_t)tool_parse_number(argument, 0, INT32_MAX, "--tp-rank", state);
@@ -79,15 +101,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         if (state->arg_num == 0)
             o->what = argument;
         else if (state->arg_num == 1)
-            o->spec = argument;
+            o->path = argument;
         else
             argp_error(state, "'%s': too many arguments", argument);
         break;
     case ARGP_KEY_END:
-        if (!o->what || strcmp(o->what, "plan") != 0)
-            argp_error(state, "'%s': is not plan", o->what ? o->what : "");
-        if (!o->spec || !o->has_rank)
-            argp_error(state, "plan needs a SPEC.lua or NAME.mlp, and --tp-rank R");
+        check_options(o, state);
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -98,12 +117,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 int main(int argc, char **argv)
 {
     options o = {.sharded = MMLP_SHARDED_OPTIONS_INIT};
-    const struct argp parser = {option_table,  parse_option, "plan SPEC.lua|NAME.mlp",
+    const struct argp parser = {option_table,  parse_option, "plan SPEC.lua|NAME.mlp\nls FILE",
                                 documentation, NULL,         tool_help_filter,
                                 NULL};
     o.sharded.offsets = o.offsets;
     tool_check_output_at_exit();
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &o);
-    return ckpt_plan(o.spec, &o.sharded);
+    return strcmp(o.what, "ls") == 0 ? ckpt_ls(o.path) : ckpt_plan(o.path, &o.sharded);
 }

@@ -6,5 +6,7 @@
 
 /* What a rank holds of the stored tensors of SPEC.lua or NAME.mlp. */
 int ckpt_plan(const char *spec_or_bundle, const mmlp_sharded_options *options);
+/* The tensors of a safetensors file. */
+int ckpt_ls(const char *path);
 
 #endif
