@@ -60,10 +60,11 @@ static ncclResult_t wait_for_all(struct ncclComm *comm)
     int missing;
     for (;;) {
         uint32_t seen = atomic_load(&comm->shared->epoch);
-        NCCL_TRY(check_refusal(comm->shared));
-        NCCL_TRY(comm_error(comm));
+        /* what the others have done since they all joined is no error of this call */
         if (count_joined(comm->shared, comm->ranks, &missing) == comm->ranks)
             return check_devices(comm);
+        NCCL_TRY(check_refusal(comm->shared));
+        NCCL_TRY(comm_error(comm));
         if (!segment_sleep(comm->shared, seen, LOOK_MS)) {
             comm_check_alive(comm);
             NCCL_TRY(comm_error(comm));
@@ -327,21 +328,25 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm)
     return result;
 }
 
-static ncclResult_t end(ncclComm_t comm, rank_state state, const char *call)
+static ncclResult_t end(ncclComm_t handle, rank_state state, const char *call)
 {
-    if (!comm)
+    if (!handle)
         return ncclSuccess;
-    if (!comm_remove(comm))
+    ncclComm_t comm = comm_hold(handle, 0);
+    if (!comm)
         return error_set(ncclInvalidArgument, "%s: not a live communicator", call);
     if (state == RANK_ABORTED) {
         atomic_store(&comm->is_aborted, true);
         segment_raise(comm->shared);
     }
-    flush(comm);
-    pthread_mutex_lock(&comm->turn); /* a graph may be running an operation */
-    set_state(comm, state);
-    pthread_mutex_unlock(&comm->turn);
-    destroy_events(comm);
+    flush(comm); /* while the handle lives: operations of dead ones do nothing */
+    if (comm_remove(comm)) {
+        pthread_mutex_lock(&comm->turn); /* a graph may be running an operation */
+        set_state(comm, state);
+        pthread_mutex_unlock(&comm->turn);
+        destroy_events(comm);
+        comm_drop(comm);
+    }
     comm_drop(comm);
     return ncclSuccess;
 }
