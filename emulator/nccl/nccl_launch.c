@@ -221,12 +221,14 @@ static ncclResult_t enqueue(op_kind kind, const void *send, void *receive, size_
                             ncclDataType_t type, int op, int other, ncclComm_t comm,
                             cudaStream_t stream)
 {
-    group_call call = {
-        .op = {.shape =
-                   {.kind = kind, .type = (int32_t)type, .op = op, .other = other, .count = count},
-               .send = (uintptr_t)send,
-               .receive = (uintptr_t)receive},
-        .stream = (CUstream)stream};
+    group_call call = {.op = {.shape = {.kind = (int32_t)kind,
+                                        .type = (int32_t)type,
+                                        .op = op,
+                                        .other = other,
+                                        .count = count},
+                              .send = (uintptr_t)send,
+                              .receive = (uintptr_t)receive},
+                       .stream = (CUstream)stream};
     group_begin();
     return group_end(add_call(comm, &call));
 }
