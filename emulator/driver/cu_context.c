@@ -3,7 +3,7 @@
  */
 #include <string.h>
 
-#include "driver/graph.h"
+#include "driver/queue.h"
 
 /* ---- primary contexts ----------------------------------------------------------------------- */
 
@@ -192,7 +192,9 @@ CUresult CUDAAPI cuCtxSynchronize(void)
 {
     CUcontext context;
     FRONT_TRY(front_enter(&context));
-    return capture_refuse_context(context);
+    FRONT_TRY(capture_refuse_context(context));
+    queue_wait_context(context);
+    return front_check_fault(context);
 }
 
 /* ---- properties ----------------------------------------------------------------------------- */

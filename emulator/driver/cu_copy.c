@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "driver/graph.h"
+#include "driver/queue.h"
 
 /* ---- one row -------------------------------------------------------------------------------- */
 
@@ -74,20 +74,9 @@ static CUresult run_now(const graph_work *work)
     FRONT_TRY(front_enter(&context));
     FRONT_TRY(capture_refuse_stream(CU_STREAM_LEGACY, context));
     FRONT_TRY(capture_check_unsafe());
+    queue_wait_stream(CU_STREAM_LEGACY, context);
     return work->run(context, work->arguments);
 }
-
-/* Defines NAME, which waits, and NAME ## Async: the same work on a stream. */
-#define BOTH_FORMS(name, async_name, parameters, work)                                             \
-    CUresult CUDAAPI name(UNWRAP parameters)                                                       \
-    {                                                                                              \
-        return run_now(work);                                                                      \
-    }                                                                                              \
-    CUresult CUDAAPI async_name(UNWRAP parameters, CUstream hStream)                               \
-    {                                                                                              \
-        return graph_enqueue(hStream, work);                                                       \
-    }
-#define UNWRAP(...) __VA_ARGS__
 
 typedef struct copy_work {
     move_row *move;
@@ -102,10 +91,46 @@ static CUresult run_copy(CUcontext context, const void *arguments)
     return copy->move(copy->dst, copy->src, copy->bytes);
 }
 
+static bool is_pageable(CUdeviceptr address)
+{
+    return !front_find_memory(address) && !front_find_host_memory((const void *)(uintptr_t)address);
+}
+
+/* The caller may reuse pageable memory as soon as the call returns, so such a copy waits for the
+ * stream, as the driver's do. */
+static CUresult enqueue_copy(CUstream stream, const graph_work *work, CUdeviceptr dst,
+                             CUdeviceptr src)
+{
+    CUcontext context;
+    FRONT_TRY(front_stream_context(&context, stream));
+    if (!queue_is_empty(stream, context) && (is_pageable(dst) || is_pageable(src)))
+        queue_wait_stream(stream, context);
+    return graph_enqueue(stream, work);
+}
+
+static CUresult enqueue(CUstream stream, const graph_work *work)
+{
+    const copy_work *copy = work->arguments;
+    return work->run == run_copy ? enqueue_copy(stream, work, copy->dst, copy->src)
+                                 : graph_enqueue(stream, work);
+}
+
+/* Defines NAME, which waits, and NAME ## Async: the same work on a stream. */
+#define BOTH_FORMS(name, async_name, parameters, work)                                             \
+    CUresult CUDAAPI name(UNWRAP parameters)                                                       \
+    {                                                                                              \
+        return run_now(work);                                                                      \
+    }                                                                                              \
+    CUresult CUDAAPI async_name(UNWRAP parameters, CUstream hStream)                               \
+    {                                                                                              \
+        return enqueue(hStream, work);                                                             \
+    }
+#define UNWRAP(...) __VA_ARGS__
+
 #define COPY(...)                                                                                  \
     &(graph_work)                                                                                  \
     {                                                                                              \
-        CU_GRAPH_NODE_TYPE_MEMCPY, run_copy, &(copy_work){__VA_ARGS__}, sizeof(copy_work)          \
+        CU_GRAPH_NODE_TYPE_MEMCPY, run_copy, &(copy_work){__VA_ARGS__}, sizeof(copy_work), false   \
     }
 #define ADDRESS(pointer) ((CUdeviceptr)(uintptr_t)(pointer))
 
@@ -166,7 +191,8 @@ CUresult CUDAAPI cuMemcpy2D(const CUDA_MEMCPY2D *pCopy)
     if (!pCopy)
         return CUDA_ERROR_INVALID_VALUE;
     CUDA_MEMCPY2D copy = *pCopy;
-    return run_now(&(graph_work){CU_GRAPH_NODE_TYPE_MEMCPY, run_copy_rows, &copy, sizeof copy});
+    return run_now(
+        &(graph_work){CU_GRAPH_NODE_TYPE_MEMCPY, run_copy_rows, &copy, sizeof copy, false});
 }
 
 CUresult CUDAAPI cuMemcpy2DAsync(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
@@ -174,8 +200,10 @@ CUresult CUDAAPI cuMemcpy2DAsync(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
     if (!pCopy)
         return CUDA_ERROR_INVALID_VALUE;
     CUDA_MEMCPY2D copy = *pCopy;
-    return graph_enqueue(
-        hStream, &(graph_work){CU_GRAPH_NODE_TYPE_MEMCPY, run_copy_rows, &copy, sizeof copy});
+    graph_work work = {CU_GRAPH_NODE_TYPE_MEMCPY, run_copy_rows, &copy, sizeof copy, false};
+    return enqueue_copy(hStream, &work,
+                        side_address(copy.dstMemoryType, copy.dstHost, copy.dstDevice, 0, 0, 0),
+                        side_address(copy.srcMemoryType, copy.srcHost, copy.srcDevice, 0, 0, 0));
 }
 
 CUresult CUDAAPI cuMemcpy2DUnaligned(const CUDA_MEMCPY2D *pCopy)
@@ -218,7 +246,7 @@ static CUresult run_set(CUcontext context, const void *arguments)
 #define SET(...)                                                                                   \
     &(graph_work)                                                                                  \
     {                                                                                              \
-        CU_GRAPH_NODE_TYPE_MEMSET, run_set, &(set_work){__VA_ARGS__}, sizeof(set_work)             \
+        CU_GRAPH_NODE_TYPE_MEMSET, run_set, &(set_work){__VA_ARGS__}, sizeof(set_work), false      \
     }
 
 BOTH_FORMS(cuMemsetD8, cuMemsetD8Async, (CUdeviceptr dstDevice, unsigned char uc, size_t N),

@@ -32,4 +32,21 @@ CUresult cuEmulatorSetRegisters(const char *kernel, int registers);
  * run about this many instructions (of warps); 0: never. */
 CUresult cuEmulatorLimitInstructions(unsigned long long most);
 
+/*
+ * Has `call` called with a copy of the `bytes` at `arguments`, in stream order, on a thread of the
+ * stream's own: unlike a host function (cuLaunchHostFunc) it may wait for other threads and
+ * processes, and the call that enqueues it, or that enqueues something behind it, returns all the
+ * same. A stream that captures takes it as a host node. `call` must not use the Driver API.
+ */
+CUresult cuEmulatorLaunchWaiting(CUstream stream, void (*call)(void *arguments),
+                                 const void *arguments, size_t bytes);
+
+/* Copies from and to device memory now, whatever streams do, on any thread and without a current
+ * context. A range that is not inside one allocation is INVALID_VALUE and copies nothing. */
+CUresult cuEmulatorRead(void *to, CUdeviceptr from, size_t bytes);
+CUresult cuEmulatorWrite(CUdeviceptr to, const void *from, size_t bytes);
+/* The allocation that holds the address, under the same conditions; NOT_FOUND. */
+CUresult cuEmulatorFindAllocation(CUdeviceptr *base, size_t *bytes, CUdevice *device,
+                                  CUdeviceptr address);
+
 #endif

@@ -131,7 +131,8 @@ static CUresult launch_kernel(CUfunction function, const emu_launch *launch, CUs
     kernel->param_bytes = param_bytes;
     CUresult result = extra ? pack_buffer(kernel->params, function, extra)
                             : pack_pointers(kernel->params, function, params);
-    graph_work work = {CU_GRAPH_NODE_TYPE_KERNEL, run_kernel, kernel, sizeof *kernel + param_bytes};
+    graph_work work = {CU_GRAPH_NODE_TYPE_KERNEL, run_kernel, kernel, sizeof *kernel + param_bytes,
+                       false};
     if (result == CUDA_SUCCESS)
         result = graph_enqueue(stream, &work);
     free(kernel);
@@ -232,6 +233,6 @@ CUresult CUDAAPI cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData)
     if (!fn)
         return CUDA_ERROR_INVALID_VALUE;
     host_work host = {fn, userData};
-    return graph_enqueue(hStream,
-                         &(graph_work){CU_GRAPH_NODE_TYPE_HOST, run_host, &host, sizeof host});
+    return graph_enqueue(
+        hStream, &(graph_work){CU_GRAPH_NODE_TYPE_HOST, run_host, &host, sizeof host, false});
 }

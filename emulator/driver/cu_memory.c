@@ -3,7 +3,7 @@
  */
 #include <stdlib.h>
 
-#include "driver/graph.h"
+#include "driver/queue.h"
 
 #define HOST_ALIGNMENT 4096
 #define PITCH          512
@@ -27,7 +27,10 @@ CUresult CUDAAPI cuMemFree(CUdeviceptr dptr)
     if (dptr == 0)
         return CUDA_SUCCESS;
     CUcontext owner = front_find_memory(dptr);
-    return owner ? emu_memory_free(owner->machine, dptr) : CUDA_ERROR_INVALID_VALUE;
+    if (!owner)
+        return CUDA_ERROR_INVALID_VALUE;
+    queue_wait_context(owner);
+    return emu_memory_free(owner->machine, dptr);
 }
 
 CUresult CUDAAPI cuMemAllocPitch(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInBytes,
@@ -56,6 +59,14 @@ CUresult CUDAAPI cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hS
     return emu_memory_alloc(context->machine, dptr, bytesize, NULL);
 }
 
+static CUresult run_free(CUcontext context, const void *arguments)
+{
+    (void)context;
+    CUdeviceptr dptr = *(const CUdeviceptr *)arguments;
+    CUcontext owner = front_find_memory(dptr);
+    return owner ? emu_memory_free(owner->machine, dptr) : CUDA_ERROR_INVALID_VALUE;
+}
+
 CUresult CUDAAPI cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
 {
     CUcontext context;
@@ -63,8 +74,9 @@ CUresult CUDAAPI cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
     bool skip;
     FRONT_TRY(front_check_enqueue(context, &skip));
     FRONT_TRY(capture_refuse_stream(hStream, context));
-    CUcontext owner = front_find_memory(dptr);
-    return owner ? emu_memory_free(owner->machine, dptr) : CUDA_ERROR_INVALID_VALUE;
+    return queue_run(
+        hStream, context,
+        &(graph_work){CU_GRAPH_NODE_TYPE_MEM_FREE, run_free, &dptr, sizeof dptr, false});
 }
 
 CUresult CUDAAPI cuMemGetInfo(size_t *free_bytes, size_t *total)
@@ -147,6 +159,7 @@ static CUresult end_host_memory(void *p, bool registered, CUresult otherwise)
     if (!memory || memory->base != p || memory->registered != registered ||
         !front_remove(memory, FRONT_HOST_MEMORY))
         return otherwise;
+    queue_wait_context(context);
     release_host_memory(&memory->object);
     return CUDA_SUCCESS;
 }

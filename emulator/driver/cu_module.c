@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "driver/graph.h"
+#include "driver/queue.h"
 
 /* The words of a binary image: ELF, a fatbin, and the wrapper that nvcc puts around a fatbin. */
 #define MAGIC_ELF            0x464c457fu
@@ -221,6 +221,7 @@ CUresult CUDAAPI cuModuleUnload(CUmodule hmod)
     FRONT_TRY(capture_enter_unsafe(&context));
     if (!front_remove(hmod, FRONT_MODULE))
         return CUDA_ERROR_INVALID_HANDLE;
+    queue_wait_context(hmod->object.context);
     release_module(&hmod->object);
     return CUDA_SUCCESS;
 }

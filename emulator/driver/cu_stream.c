@@ -1,12 +1,12 @@
 /*
- * cu_stream.c: streams and events. Work has run when the call that enqueues it returns, so a stream
- * is always empty, an event is reached when it is recorded, and waiting only asks for a fault. A
- * stream that captures (cu_capture.c) runs nothing.
+ * cu_stream.c: streams and events. Work has run when the call that enqueues it returns, unless
+ * something before it in the stream waits for others (queue.h): without that a stream is always
+ * empty, an event is reached when it is recorded, and waiting only asks for a fault. A stream that
+ * captures (cu_capture.c) runs nothing.
  */
 #include <stdlib.h>
-#include <time.h>
 
-#include "driver/graph.h"
+#include "driver/queue.h"
 
 /* ---- streams -------------------------------------------------------------------------------- */
 
@@ -17,12 +17,13 @@ CUresult graph_enqueue(CUstream stream, const graph_work *work)
     FRONT_TRY(front_stream_context(&context, stream));
     FRONT_TRY(front_check_enqueue(context, &skip));
     FRONT_TRY(capture_add(&captured, stream, context, work));
-    return captured || skip ? CUDA_SUCCESS : work->run(context, work->arguments);
+    return captured || skip ? CUDA_SUCCESS : queue_run(stream, context, work);
 }
 
 static void release_stream(front_object *object)
 {
     capture_leave((CUstream)object);
+    queue_wait_stream((CUstream)object, object->context);
     free(object);
 }
 
@@ -62,18 +63,27 @@ CUresult CUDAAPI cuStreamDestroy(CUstream hStream)
     return CUDA_SUCCESS;
 }
 
+static CUresult enter_wait(CUcontext *out, CUstream stream)
+{
+    FRONT_TRY(front_stream_context(out, stream));
+    FRONT_TRY(capture_refuse_stream(stream, *out));
+    return capture_check_unsafe();
+}
+
 CUresult CUDAAPI cuStreamSynchronize(CUstream hStream)
 {
     CUcontext context;
-    FRONT_TRY(front_stream_context(&context, hStream));
-    FRONT_TRY(capture_refuse_stream(hStream, context));
-    FRONT_TRY(capture_check_unsafe());
+    FRONT_TRY(enter_wait(&context, hStream));
+    queue_wait_stream(hStream, context);
     return front_check_fault(context);
 }
 
 CUresult CUDAAPI cuStreamQuery(CUstream hStream)
 {
-    return cuStreamSynchronize(hStream);
+    CUcontext context;
+    FRONT_TRY(enter_wait(&context, hStream));
+    FRONT_TRY(front_check_fault(context));
+    return queue_is_empty(hStream, context) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
 static bool is_default(CUstream stream)
@@ -141,6 +151,7 @@ CUresult CUDAAPI cuStreamAddCallback(CUstream hStream, CUstreamCallback callback
     bool skip;
     FRONT_TRY(front_check_enqueue(context, &skip));
     FRONT_TRY(capture_refuse_stream(hStream, context));
+    queue_wait_stream(hStream, context);
     callback(hStream, skip ? context->fault : CUDA_SUCCESS, userData);
     return CUDA_SUCCESS;
 }
@@ -150,6 +161,7 @@ CUresult CUDAAPI cuStreamAddCallback(CUstream hStream, CUstreamCallback callback
 static void release_event(front_object *object)
 {
     graph_nodes_clear(&((CUevent)object)->frontier);
+    queue_forget((CUevent)object);
     free(object);
 }
 
@@ -185,14 +197,6 @@ CUresult CUDAAPI cuEventDestroy(CUevent hEvent)
     return CUDA_SUCCESS;
 }
 
-static void reach_event(CUevent event)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    event->milliseconds = 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
-    event->recorded = true;
-}
-
 /* The nodes of CU_EVENT_RECORD_EXTERNAL and CU_EVENT_WAIT_EXTERNAL; their argument is the event. */
 static CUresult run_record(CUcontext context, const void *arguments)
 {
@@ -201,7 +205,7 @@ static CUresult run_record(CUcontext context, const void *arguments)
         return CUDA_ERROR_INVALID_HANDLE;
     bool captured; /* never: the stream of a launch does not capture */
     FRONT_TRY(capture_record(&captured, event, CU_STREAM_PER_THREAD, context));
-    reach_event(event);
+    queue_reach(event);
     return CUDA_SUCCESS;
 }
 
@@ -218,7 +222,7 @@ static CUresult add_external(CUstream stream, CUcontext context, CUevent event,
 {
     bool captured;
     graph_work work = {type, type == CU_GRAPH_NODE_TYPE_EVENT_RECORD ? run_record : run_wait,
-                       &event, sizeof event};
+                       &event, sizeof event, false};
     FRONT_TRY(capture_add(&captured, stream, context, &work));
     return captured ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
@@ -237,7 +241,8 @@ CUresult CUDAAPI cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsign
         return add_external(hStream, context, hEvent, CU_GRAPH_NODE_TYPE_EVENT_RECORD);
     FRONT_TRY(capture_record(&captured, hEvent, hStream, context));
     if (!captured)
-        reach_event(hEvent);
+        return queue_record(hEvent, hStream, context);
+    queue_forget(hEvent);
     return CUDA_SUCCESS;
 }
 
@@ -258,23 +263,32 @@ CUresult CUDAAPI cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned in
     FRONT_TRY(front_check_enqueue(context, &skip));
     if (Flags == CU_EVENT_WAIT_EXTERNAL)
         return add_external(hStream, context, hEvent, CU_GRAPH_NODE_TYPE_WAIT_EVENT);
-    return capture_wait(hStream, context, hEvent);
+    FRONT_TRY(capture_wait(hStream, context, hEvent));
+    return queue_after(hStream, context, hEvent);
+}
+
+static CUresult enter_event(CUevent event)
+{
+    if (!front_initialized())
+        return CUDA_ERROR_NOT_INITIALIZED;
+    if (!front_is(event, FRONT_EVENT))
+        return CUDA_ERROR_INVALID_HANDLE;
+    FRONT_TRY(capture_refuse_event(event));
+    return capture_check_unsafe();
 }
 
 CUresult CUDAAPI cuEventSynchronize(CUevent hEvent)
 {
-    if (!front_initialized())
-        return CUDA_ERROR_NOT_INITIALIZED;
-    if (!front_is(hEvent, FRONT_EVENT))
-        return CUDA_ERROR_INVALID_HANDLE;
-    FRONT_TRY(capture_refuse_event(hEvent));
-    FRONT_TRY(capture_check_unsafe());
+    FRONT_TRY(enter_event(hEvent));
+    queue_wait_event(hEvent);
     return front_check_fault(hEvent->object.context);
 }
 
 CUresult CUDAAPI cuEventQuery(CUevent hEvent)
 {
-    return cuEventSynchronize(hEvent);
+    FRONT_TRY(enter_event(hEvent));
+    FRONT_TRY(front_check_fault(hEvent->object.context));
+    return queue_is_reached(hEvent) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
 CUresult CUDAAPI cuEventElapsedTime(float *pMilliseconds, CUevent hStart, CUevent hEnd)
@@ -291,6 +305,8 @@ CUresult CUDAAPI cuEventElapsedTime(float *pMilliseconds, CUevent hStart, CUeven
         ((hStart->flags | hEnd->flags) & CU_EVENT_DISABLE_TIMING))
         return CUDA_ERROR_INVALID_HANDLE;
     FRONT_TRY(front_check_fault(hStart->object.context));
+    if (!queue_is_reached(hStart) || !queue_is_reached(hEnd))
+        return CUDA_ERROR_NOT_READY;
     *pMilliseconds = (float)(hEnd->milliseconds - hStart->milliseconds);
     return CUDA_SUCCESS;
 }

@@ -1,8 +1,8 @@
 /*
  * front.c: the state behind the Driver API: live handles, live contexts, each thread's stack of
- * current contexts, and faults. Every cu_*.c file uses it; it calls nothing of them.
+ * current contexts, and faults. Every cu_*.c file uses it; of them it calls cu_queue.c alone.
  */
-#include "driver/front.h"
+#include "driver/queue.h"
 #include "driver/cu_emulator.h"
 
 #include <stdio.h>
@@ -179,6 +179,7 @@ CUresult front_context_create(CUcontext *out, unsigned flags, CUdevice device)
 
 void front_context_destroy(CUcontext context)
 {
+    queue_wait_context(context);
     front_release_all(context);
     front_remove(context, FRONT_CONTEXT);
     pthread_mutex_lock(&handle_lock);

@@ -3,8 +3,8 @@
  * current contexts, and how a device fault travels to the calls that come after it.
  *
  * A context owns one machine (emu.h), so destroying it takes its memory with it. Work runs to its
- * end inside the call that enqueues it, unless the stream captures (graph.h); streams therefore are
- * always empty, and the order of work is the order of calls.
+ * end inside the call that enqueues it, unless the stream captures (graph.h) or has work that waits
+ * for others (queue.h); streams therefore are mostly empty, and the order of work is that of calls.
  */
 #ifndef FRONT_H
 #define FRONT_H
@@ -57,6 +57,15 @@ struct front_host_memory *front_find_host_memory(const void *address);
 
 /* ---- devices and contexts ------------------------------------------------------------------- */
 
+/* What a stream has still to run; the fields belong to cu_queue.c. */
+typedef struct front_queue {
+    struct queue_item *first, *last;
+    struct front_queue *next_busy;
+    CUcontext context;
+    bool is_busy; /* it has a thread */
+    bool is_tied; /* it is a default stream's or a blocking stream's */
+} front_queue;
+
 typedef struct front_device {
     CUcontext primary; /* NULL while nobody retains it */
     unsigned retained;
@@ -71,6 +80,7 @@ struct CUctx_st {
     unsigned long long id;
     emu_machine *machine;
     size_t limits[CU_LIMIT_MAX];
+    front_queue queue;    /* of the default streams */
     pthread_mutex_t lock; /* of the two below */
     CUresult fault;       /* the device fault that ended this context, or CUDA_SUCCESS */
     bool fault_seen;      /* a synchronising call has returned it: every call does from now on */
@@ -104,6 +114,7 @@ struct CUstream_st {
     unsigned flags;
     int priority;
     unsigned long long id;
+    front_queue queue;
     struct capture *capture;  /* what follows belongs to cu_capture.c; NULL: not capturing */
     CUstream next_in_capture; /* another stream of the same capture */
     front_nodes frontier;     /* the nodes that the next one comes after */
@@ -113,7 +124,8 @@ struct CUevent_st {
     front_object object;
     unsigned flags;
     bool recorded;
-    double milliseconds;         /* of the monotonic clock when it was recorded */
+    double milliseconds;         /* of the monotonic clock when it was reached */
+    struct queue_item *item;     /* it is reached when this is done (cu_queue.c); NULL: it is */
     unsigned long long captured; /* the capture it was last recorded in (cu_capture.c), or 0 */
     front_nodes frontier;        /* the nodes it stands for there */
 };

@@ -19,6 +19,7 @@ typedef struct graph_work {
     CUresult (*run)(CUcontext context, const void *arguments);
     void *arguments;
     size_t bytes;
+    bool waits; /* for other processes or threads: never runs inside the call (queue.h) */
 } graph_work;
 
 /* Runs the work, or adds a copy of it to the graph that the stream captures (cu_stream.c). Work
