@@ -2,12 +2,12 @@
  * (the tests' time limits end them). */
 #include "ranks.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* ---- disagreement --------------------------------------------------------------------------- */
@@ -263,16 +263,6 @@ Test(nccl_failures, an_abort_ends_ones_own_operation, .timeout = 60)
 
 /* ---- initialisation ------------------------------------------------------------------------- */
 
-static int count_segments(void)
-{
-    int count = 0;
-    DIR *folder = opendir("/dev/shm");
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
-        count += strncmp(entry->d_name, "emu-nccl-", 9) == 0;
-    closedir(folder);
-    return count;
-}
-
 /* Kills the process when it has taken rank 1's place in the segment. */
 static void kill_when_joined(pid_t process, const ncclUniqueId *id)
 {
@@ -380,28 +370,39 @@ Test(nccl_failures, two_ranks_on_one_device_of_a_process_are_refused, .timeout =
 
 /* ---- what killed jobs leave ----------------------------------------------------------------- */
 
+static bool has_segment(const ncclUniqueId *id)
+{
+    char path[160];
+    snprintf(path, sizeof path, "/dev/shm/%s", id->internal);
+    return access(path, F_OK) == 0;
+}
+
 static void makes_id_and_dies(test_rank *own)
 {
-    ncclUniqueId id;
-    CHECK_NCCL(ncclSuccess, ncclGetUniqueId(&id));
-    CHECK(own != NULL);
+    ncclUniqueId *const *shared = own->what;
+    CHECK_NCCL(ncclSuccess, ncclGetUniqueId(*shared));
     raise(SIGKILL);
 }
 
-static void nothing(test_rank *own)
+Test(nccl_failures, what_a_killed_job_left_is_removed_by_the_next, .timeout = 60)
 {
-    CHECK(own->comm != NULL);
+    ncclUniqueId id,
+        *left = mmap(NULL, sizeof *left, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    cr_assert_neq(left, MAP_FAILED);
+    ranks_run_bare(PROCESSES, 1, makes_id_and_dies, &left, 1u << 0);
+    cr_assert(has_segment(left));
+    CHECK_NCCL(ncclSuccess, ncclGetUniqueId(&id));
+    cr_assert_not(has_segment(left));
+    cr_assert(has_segment(&id)); /* of a process that lives */
+    munmap(left, sizeof *left);
 }
 
-Test(nccl_failures, segments_go_when_all_have_joined_and_killed_jobs_are_swept_up, .timeout = 60)
+static void has_joined(test_rank *own)
 {
-    ncclUniqueId id;
-    ranks_run_bare(PROCESSES, 1, makes_id_and_dies, NULL, 1u << 0);
-    CHECK_NCCL(ncclSuccess, ncclGetUniqueId(&id)); /* removes what the killed process left */
-    char path[160];
-    int before = count_segments();
-    snprintf(path, sizeof path, "/dev/shm/%s", id.internal);
-    cr_assert_eq(access(path, F_OK), 0);
-    ranks_run(PROCESSES, 2, nothing, NULL, 0);
-    cr_assert_leq(count_segments(), before);
+    CHECK(!has_segment(&own->id));
+}
+
+Test(nccl_failures, a_segment_has_no_name_when_all_have_joined, .timeout = 60)
+{
+    ranks_run(PROCESSES, 2, has_joined, NULL, 0);
 }

@@ -3,7 +3,9 @@
 #include "ranks.h"
 
 #include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
+
+#include "driver/cu_emulator.h"
 
 #define RING_COUNT 40000 /* three chunks of a message's window */
 
@@ -187,12 +189,12 @@ Test(nccl_messages, calls_return_before_the_operation_is_done, .timeout = 60)
 
 /* ---- several streams ------------------------------------------------------------------------ */
 
-/* Operations of a communicator run in the order of their calls on all ranks, whatever the streams;
- * a group on two streams is tied to both. */
+/* Operations of a communicator run in the order of their calls on all ranks, whatever the streams.
+ */
 static void two_streams(test_rank *own)
 {
     CUstream other;
-    CUdeviceptr at = upload_words(own->rank, 1), word = upload_words(0, 1);
+    CUdeviceptr at = upload_words(own->rank, 1);
     CHECK_CUDA(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
     for (int turn = 0; turn < 20; turn++) {
         CUstream stream = (turn + own->rank) % 2 ? own->stream : other;
@@ -200,21 +202,47 @@ static void two_streams(test_rank *own)
                    ncclAllReduce((void *)at, (void *)at, 1, ncclInt32, turn % 3 ? ncclMax : ncclSum,
                                  own->comm, (cudaStream_t)stream));
     }
-    CHECK_NCCL(ncclSuccess, ncclGroupStart());
-    CHECK_NCCL(ncclSuccess,
-               ncclSend((void *)at, 1, ncclInt32, 1 - own->rank, own->comm, (cudaStream_t)other));
-    CHECK_NCCL(ncclSuccess,
-               ncclRecv((void *)word, 1, ncclInt32, 1 - own->rank, own->comm, nccl_stream(own)));
-    CHECK_NCCL(ncclSuccess, ncclGroupEnd());
     CHECK_CUDA(cuStreamSynchronize(other));
     CHECK_CUDA(cuStreamSynchronize(own->stream));
     expect_words(at, 64, 1); /* 1, and six sums after it */
-    expect_words(word, 64, 1);
 }
 
 Test(nccl_messages, a_communicator_keeps_its_order_over_streams, .timeout = 60)
 {
     ranks_run(PROCESSES, 2, two_streams, NULL, 0);
+}
+
+static void take_a_while(void *unused)
+{
+    (void)unused;
+    usleep(100000);
+}
+
+/* What is sent is written late in one stream, what is received is read there; the group's first
+ * call is in the other. */
+static void group_over_streams(test_rank *own)
+{
+    CUstream other;
+    int peer = 1 - own->rank;
+    CUdeviceptr at = upload_words(7 + own->rank, 1), sent = upload_words(0, 1);
+    CUdeviceptr received = upload_words(0, 1), copy = upload_words(0, 1);
+    CHECK_CUDA(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
+    CHECK_CUDA(cuEmulatorLaunchWaiting(other, take_a_while, "", 1));
+    CHECK_CUDA(cuMemcpyDtoDAsync(sent, at, 4, other));
+    CHECK_NCCL(ncclSuccess, ncclGroupStart());
+    CHECK_NCCL(ncclSuccess,
+               ncclRecv((void *)received, 1, ncclInt32, peer, own->comm, nccl_stream(own)));
+    CHECK_NCCL(ncclSuccess,
+               ncclSend((void *)sent, 1, ncclInt32, peer, own->comm, (cudaStream_t)other));
+    CHECK_NCCL(ncclSuccess, ncclGroupEnd());
+    CHECK_CUDA(cuMemcpyDtoDAsync(copy, received, 4, other));
+    CHECK_CUDA(cuStreamSynchronize(other));
+    expect_words(copy, 7 + peer, 1);
+}
+
+Test(nccl_messages, a_group_is_tied_to_all_its_streams, .timeout = 60)
+{
+    ranks_run(PROCESSES, 2, group_over_streams, NULL, 0);
 }
 
 /* ---- graphs --------------------------------------------------------------------------------- */

@@ -2,11 +2,13 @@
 #include "ranks.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,6 +84,7 @@ static void run_processes(start *starts, int count, unsigned killed)
         children[i] = fork();
         cr_assert_geq(children[i], 0);
         if (children[i] == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL); /* when the test runs out of time */
             run_rank(&starts[i]);
             _exit(0);
         }
