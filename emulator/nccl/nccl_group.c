@@ -5,52 +5,46 @@
 #include <stdlib.h>
 #include <string.h>
 
+typedef struct list {
+    void *items;
+    size_t count, capacity;
+} list;
+
 static _Thread_local struct {
     int depth;
     ncclResult_t result; /* of the first call that failed */
-    group_call *calls;
-    size_t call_count, call_capacity;
-    group_job *jobs;
-    size_t job_count, job_capacity;
+    list calls, jobs;    /* of group_call, of group_job */
 } group;
 
 /* ---- adding --------------------------------------------------------------------------------- */
 
-static bool grow(void **items, size_t count, size_t *capacity, size_t size)
+/* A copy of the item, of `size` bytes as all of the list are. */
+static ncclResult_t list_add(list *to, const void *item, size_t size)
 {
-    if (count < *capacity)
-        return true;
-    size_t wanted = 2 * count + 4;
-    void *grown = realloc(*items, wanted * size);
-    if (!grown)
-        return false;
-    *items = grown;
-    *capacity = wanted;
-    return true;
+    if (to->count == to->capacity) {
+        size_t wanted = 2 * to->count + 4;
+        void *grown = realloc(to->items, wanted * size);
+        if (!grown)
+            return error_set(ncclSystemError, "out of memory");
+        to->items = grown;
+        to->capacity = wanted;
+    }
+    memcpy((char *)to->items + to->count++ * size, item, size);
+    return ncclSuccess;
 }
 
 ncclResult_t group_add_call(const group_call *call)
 {
-    void *items = group.calls;
-    if (!grow(&items, group.call_count, &group.call_capacity, sizeof *call))
-        return error_set(ncclSystemError, "out of memory");
-    group.calls = items;
-    group.calls[group.call_count++] = *call;
-    return ncclSuccess;
+    return list_add(&group.calls, call, sizeof *call);
 }
 
 ncclResult_t group_add_job(const group_job *job)
 {
-    void *items = group.jobs;
-    if (!grow(&items, group.job_count, &group.job_capacity, sizeof *job))
-        return error_set(ncclSystemError, "out of memory");
-    group.jobs = items;
-    group.jobs[group.job_count] = *job;
-    CUresult result = cuCtxGetCurrent(&group.jobs[group.job_count].context);
-    if (result != CUDA_SUCCESS || !group.jobs[group.job_count].context)
+    group_job added = *job;
+    CUresult result = cuCtxGetCurrent(&added.context);
+    if (result != CUDA_SUCCESS || !added.context)
         return error_set(ncclUnhandledCudaError, "no CUDA context is current");
-    group.job_count++;
-    return ncclSuccess;
+    return list_add(&group.jobs, &added, sizeof added);
 }
 
 /* ---- running -------------------------------------------------------------------------------- */
@@ -87,14 +81,13 @@ static ncclResult_t run_jobs(group_job *jobs, size_t count)
     return ncclSuccess;
 }
 
-static ncclResult_t run_group(group_job *jobs, size_t job_count, const group_call *calls,
-                              size_t call_count)
+static ncclResult_t run_group(const list *jobs, const list *calls)
 {
-    if (job_count && call_count)
+    if (jobs->count && calls->count)
         return error_set(ncclInvalidUsage, "a group makes communicators or uses them, not both");
-    if (job_count)
-        return run_jobs(jobs, job_count);
-    return call_count ? launch_calls(calls, call_count) : ncclSuccess;
+    if (jobs->count)
+        return run_jobs(jobs->items, jobs->count);
+    return calls->count ? launch_calls(calls->items, calls->count) : ncclSuccess;
 }
 
 void group_begin(void)
@@ -108,15 +101,13 @@ ncclResult_t group_end(ncclResult_t result)
         group.result = result;
     if (--group.depth > 0)
         return result;
-    group_job *jobs = group.jobs;
-    group_call *calls = group.calls;
-    size_t job_count = group.job_count, call_count = group.call_count;
+    list jobs = group.jobs, calls = group.calls;
     result = group.result;
     memset(&group, 0, sizeof group);
     if (result == ncclSuccess)
-        result = run_group(jobs, job_count, calls, call_count);
-    free(jobs);
-    free(calls);
+        result = run_group(&jobs, &calls);
+    free(jobs.items);
+    free(calls.items);
     return result;
 }
 
