@@ -259,6 +259,6 @@ void plan_choose_tile(plan_step *step, const plan *p)
         keep_tile(step, p->tile);
     step->variants[0] = (plan_variant){fastest(step), 0};
     step->variant_count = 1;
-    if (plan_has_maps(p) && !step->m)
+    if (plan_has_maps(p) && !step->m && !p->tile)
         add_few_tokens(step, p->family);
 }

@@ -78,13 +78,13 @@ static bool hold(int fd, const ncclUniqueId *id, bool is_maker)
     return true;
 }
 
-/* Closes the descriptor, or with fd -1 that of the id's maker. */
+/* Closes the descriptor of the id's maker, or without an id fd. */
 static void let_go(int fd, const ncclUniqueId *id)
 {
     pthread_mutex_lock(&lock);
     for (held **link = &all_held; *link; link = &(*link)->next) {
         held *h = *link;
-        if (fd >= 0 ? h->fd == fd : h->is_maker && memcmp(&h->id, id, sizeof *id) == 0) {
+        if (id ? h->is_maker && memcmp(&h->id, id, sizeof *id) == 0 : h->fd == fd) {
             *link = h->next;
             close(h->fd);
             free(h);
