@@ -19,3 +19,14 @@ endif()
 
 add_library(mmlp_cuda_headers INTERFACE)
 target_include_directories(mmlp_cuda_headers SYSTEM INTERFACE ${MMLP_CUDA_INCLUDE})
+
+# NCCL's header lies beside the toolkit's, or where scripts/setup unpacks NVIDIA's wheel.
+find_path(MMLP_NCCL_INCLUDE nccl.h
+    PATHS ${MMLP_CUDA_INCLUDE} ${PROJECT_SOURCE_DIR}/build/nccl/include NO_DEFAULT_PATH)
+find_path(MMLP_NCCL_INCLUDE nccl.h)
+if(NOT MMLP_NCCL_INCLUDE)
+    message(FATAL_ERROR "nccl.h was not found: run scripts/setup, which fetches it")
+endif()
+add_library(mmlp_nccl_headers INTERFACE)
+target_include_directories(mmlp_nccl_headers SYSTEM INTERFACE ${MMLP_NCCL_INCLUDE})
+target_link_libraries(mmlp_nccl_headers INTERFACE mmlp_cuda_headers)

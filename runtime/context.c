@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "comm.h"
 
 enum { COMPUTE_CAPABILITY_NEEDED = 80 };
 
@@ -88,6 +89,12 @@ static mmlp_status choose_cache(cache_roots *out, const mmlp_context_options *op
     return MMLP_OK;
 }
 
+static mmlp_status copy_path(char **out, const char *path, const char *what)
+{
+    *out = path ? strdup(path) : NULL;
+    return path && !*out ? mmlp_fail_memory(strlen(path), what) : MMLP_OK;
+}
+
 static mmlp_status take_options(mmlp_context *context, const mmlp_context_options *options)
 {
     const char *verbose = getenv("MMLP_VERBOSE");
@@ -101,11 +108,8 @@ static mmlp_status take_options(mmlp_context *context, const mmlp_context_option
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     context->compile_threads =
         options->compile_threads ? options->compile_threads : (cores > 0 ? (int)cores : 1);
-    if (options->nvrtc) {
-        context->nvrtc_wanted = strdup(options->nvrtc);
-        if (!context->nvrtc_wanted)
-            return mmlp_fail_memory(strlen(options->nvrtc), "the path of NVRTC");
-    }
+    MMLP_TRY(copy_path(&context->nvrtc_wanted, options->nvrtc, "the path of NVRTC"));
+    MMLP_TRY(copy_path(&context->nccl_wanted, options->nccl, "the path of NCCL"));
     return choose_cache(&context->cache, options);
 }
 
@@ -187,6 +191,8 @@ void mmlp_context_destroy(mmlp_context *context)
 {
     if (!context)
         return;
+    comm_free_all(context);
+    nccl_library_close(&context->nccl);
     if (context->primary)
         context->cuda.cuDevicePrimaryCtxRelease(context->device);
     driver_close(&context->cuda);
@@ -194,6 +200,7 @@ void mmlp_context_destroy(mmlp_context *context)
     toolchain_free(&context->tools);
     cache_roots_free(&context->cache);
     free(context->nvrtc_wanted);
+    free(context->nccl_wanted);
     pthread_mutex_destroy(&context->lock);
     free(context);
 }

@@ -11,6 +11,7 @@
 #include "base/nvrtc.h"
 #include "cache.h"
 #include "driver.h"
+#include "nccl_library.h"
 #include "toolchain.h"
 
 struct mmlp_context {
@@ -23,7 +24,7 @@ struct mmlp_context {
     int shared_per_block_optin;
     int max_threads_per_block;
     cache_roots cache;
-    char *nvrtc_wanted; /* the option, or NULL */
+    char *nvrtc_wanted, *nccl_wanted; /* the options, or NULL */
     int compile_threads;
     void (*log)(void *user, const char *line);
     void *log_user;
@@ -34,6 +35,8 @@ struct mmlp_context {
     toolchain tools;
     nvrtc *compiler; /* NULL until the first compilation */
     bool cache_warned;
+    nccl_library nccl;  /* path NULL until the first communicator */
+    struct comm *comms; /* see comm.h */
 };
 
 /* Makes the context current on this thread; context_leave puts back what was current. */

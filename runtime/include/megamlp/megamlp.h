@@ -53,7 +53,8 @@ extern "C" {
     X(ERROR_ORDER, 11, "a call that must come before this one is missing")                         \
     X(ERROR_RING_FULL, 12, "every place for delayed weight gradients is taken")                    \
     X(ERROR_RING_EMPTY, 13, "no weight gradient is delayed")                                       \
-    X(ERROR_BUSY, 14, "another thread is inside a call with this handle")
+    X(ERROR_BUSY, 14, "another thread is inside a call with this handle")                          \
+    X(ERROR_COMM, 15, "a rank failed, or ranks disagree")
 
 typedef enum mmlp_status {
 #define MMLP_STATUS_ENUM(name, value, text) MMLP_##name = value,
@@ -133,10 +134,13 @@ typedef struct mmlp_context_options {
     void (*log)(void *user, const char *line);
     void *log_user;
     int verbose;
+    /* The NCCL library. NULL: libnccl.so.2 of the loader, with the emulator the one beside it.
+     * Opened only for several ranks; 2.18 or newer. */
+    const char *nccl;
 } mmlp_context_options;
 #define MMLP_CONTEXT_OPTIONS_INIT                                                                  \
     {                                                                                              \
-        sizeof(mmlp_context_options), 0, 0, 0, 0, 0, 0, 0, 0, 0                                    \
+        sizeof(mmlp_context_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0                                 \
     }
 
 /*
@@ -187,6 +191,33 @@ MMLP_API mmlp_status mmlp_stream_destroy(mmlp_context *context, void *stream); /
 /* Blocks until the stream is empty. ERROR_DEVICE carries the device's report, the emulator's whole.
  */
 MMLP_API mmlp_status mmlp_stream_sync(mmlp_context *context, void *stream);
+
+/* ---- communicators --------------------------------------------------------------------------- */
+
+/*
+ * An mlp borrows the trainer's NCCL communicators (struct ncclComm * is nccl.h's ncclComm_t). These
+ * make them for programs that have none: one rank takes an id, gives its bytes to the others by
+ * whatever means they have (a file, MPI), and all create.
+ */
+struct ncclComm;
+typedef struct mmlp_comm_id {
+    char bytes[128];
+} mmlp_comm_id;
+
+/* ERROR_DRIVER: no NCCL, or too old; ERROR_COMM: NCCL's own line. */
+MMLP_API mmlp_status mmlp_comm_unique_id(mmlp_comm_id *out, mmlp_context *context);
+/* Blocks until all `ranks` have called with the same id. ERROR_ARGUMENT, ERROR_DRIVER, ERROR_COMM.
+ */
+MMLP_API mmlp_status mmlp_comm_create(struct ncclComm **out, mmlp_context *context,
+                                      const mmlp_comm_id *id, int ranks, int rank);
+/* What NCCL has noticed: ERROR_COMM when a rank has failed, or ranks disagreed, or the communicator
+ * has ended. Waits for nothing: the work of a failed communicator may never end. */
+MMLP_API mmlp_status mmlp_comm_status(mmlp_context *context, struct ncclComm *comm);
+/* Ends a communicator whose ranks may hang: calls with it then fail at once, on every mlp that it
+ * is bound to. Of one that has ended, or NULL: nothing. */
+MMLP_API mmlp_status mmlp_comm_abort(mmlp_context *context, struct ncclComm *comm);
+/* The same for one whose ranks have all come to this call; its work ends first. */
+MMLP_API mmlp_status mmlp_comm_destroy(mmlp_context *context, struct ncclComm *comm);
 
 /* ---- bundle ---------------------------------------------------------------------------------- */
 

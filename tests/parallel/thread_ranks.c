@@ -1,0 +1,53 @@
+/* thread_ranks.c: ranks as threads, each with a context on a device of its own. */
+#include "thread_ranks.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+
+typedef struct thread {
+    thread_rank rank;
+    const mmlp_comm_id *id;
+    void (*body)(thread_rank *);
+} thread;
+
+static void *run(void *argument)
+{
+    thread *t = argument;
+    thread_rank *rank = &t->rank;
+    cr_assert_eq(mmlp_comm_create(&rank->comm, rank->context, t->id, rank->ranks, rank->rank),
+                 MMLP_OK, "%s", mmlp_last_error());
+    t->body(rank);
+    cr_expect_eq(mmlp_comm_destroy(rank->context, rank->comm), MMLP_OK, "%s", mmlp_last_error());
+    return NULL;
+}
+
+void with_thread_ranks(int ranks, void (*body)(thread_rank *), void *what)
+{
+    pthread_t handles[THREAD_RANKS_MAX];
+    thread threads[THREAD_RANKS_MAX];
+    mmlp_comm_id id;
+    pthread_barrier_t barrier;
+    pthread_barrier_init(&barrier, NULL, (unsigned)ranks);
+    for (int i = 0; i < ranks; i++) {
+        mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
+        options.device = i;
+        threads[i] =
+            (thread){.rank = {ranks, i, NULL, NULL, what, &barrier}, .id = &id, .body = body};
+        cr_assert_eq(mmlp_context_create(&threads[i].rank.context, &options), MMLP_OK, "%s",
+                     mmlp_last_error());
+    }
+    cr_assert_eq(mmlp_comm_unique_id(&id, threads[0].rank.context), MMLP_OK, "%s",
+                 mmlp_last_error());
+    for (int i = 0; i < ranks; i++)
+        pthread_create(&handles[i], NULL, run, &threads[i]);
+    for (int i = 0; i < ranks; i++)
+        pthread_join(handles[i], NULL);
+    for (int i = 0; i < ranks; i++)
+        mmlp_context_destroy(threads[i].rank.context);
+    pthread_barrier_destroy(&barrier);
+}
+
+void thread_barrier(thread_rank *rank)
+{
+    pthread_barrier_wait(rank->barrier);
+}
