@@ -26,17 +26,17 @@ static json_t *mlp_to_json(const plan *p)
 {
     const module_spec *spec = p->spec;
     return json_pack(
-        "{s:I, s:I, s:I, s:b, s:s, s:b, s:b, s:s, s:I, s:b, s:b, s:b, s:b}", "hidden_size",
+        "{s:I, s:I, s:I, s:b, s:s, s:b, s:b, s:s, s:I, s:b, s:b, s:b, s:b, s:b}", "hidden_size",
         (json_int_t)p->hidden_size, "ffn_hidden_size", (json_int_t)p->ffn_hidden_size,
         "fc1_output_size", (json_int_t)p->fc1_output_size, "gated_linear_unit",
         (int)spec->config.gated_linear_unit, "params_dtype",
         spec_dtype_name(spec->config.params_dtype), "add_bias_linear",
         (int)spec->config.add_bias_linear, "per_token_scale", (int)spec->mlp.per_token_scale,
         "fc2_bias", plan_fc2_bias_name(p->fc2_bias), "tensor_model_parallel_size",
-        (json_int_t)p->ranks, "save_activation", (int)spec->config.save_activation,
-        "has_clamp_or_relu", (int)p->has_clamp_or_relu, "gradient_accumulation_fusion",
-        (int)spec->config.gradient_accumulation_fusion, "delay_wgrad_compute",
-        (int)spec->config.delay_wgrad_compute);
+        (json_int_t)p->ranks, "sequence_parallel", (int)p->sequence_parallel, "save_activation",
+        (int)spec->config.save_activation, "has_clamp_or_relu", (int)p->has_clamp_or_relu,
+        "gradient_accumulation_fusion", (int)spec->config.gradient_accumulation_fusion,
+        "delay_wgrad_compute", (int)spec->config.delay_wgrad_compute);
 }
 
 /* std: what the config says where the linear has no init_method of its own; negative: unknown. */
@@ -89,6 +89,25 @@ static json_t *buffers_to_json(const plan *p)
                              plan_pass_name(b->pass), "lifetime", plan_lifetime_name(b->lifetime),
                              "dtype", spec_dtype_name(b->dtype), "columns", (json_int_t)b->columns,
                              "tokens_per_row", (json_int_t)b->tokens_per_row));
+    }
+    return array;
+}
+
+/* Each with the step that it is enqueued before, or "end", the end of its pass. */
+static json_t *collectives_to_json(const plan *p)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < p->step_count; i++) {
+        const plan_step *step = &p->steps[i];
+        int next = i + 1;
+        while (next < p->step_count && p->steps[next].kind == PLAN_COLLECTIVE)
+            next++;
+        bool last = next == p->step_count || p->steps[next].pass != step->pass;
+        if (step->kind == PLAN_COLLECTIVE)
+            json_array_append_new(
+                array, json_pack("{s:s, s:s, s:s, s:s, s:s}", "pass", plan_pass_name(step->pass),
+                                 "operation", step->name, "input", step->input, "output",
+                                 step->output, "before", last ? "end" : p->steps[next].name));
     }
     return array;
 }
@@ -185,11 +204,12 @@ static json_t *manifest_to_json(const emit_kernels *kernels, const bundle_conten
              MMLP_VERSION_MINOR, MMLP_VERSION_PATCH);
     /* The last output of fc1's epilogue is the activation. */
     const plan_epilogue *activation = &p->reference_activation;
-    return json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:o}}",
-                     "format", 4, "hash", no_hash, "name", p->spec->name, "generator", generator,
+    return json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:o}}",
+                     "format", 5, "hash", no_hash, "name", p->spec->name, "generator", generator,
                      "mlp", mlp_to_json(p), "initialisation", initialisation_to_json(p),
                      "guarantees", guarantees_to_json(p), "files", files_to_json(files, file_count),
-                     "buffers", buffers_to_json(p), "kernels", array, "reference", "activation",
+                     "buffers", buffers_to_json(p), "collectives", collectives_to_json(p),
+                     "kernels", array, "reference", "activation",
                      epilogue_to_json(activation, activation->output_count - 1), "output",
                      epilogue_to_json(&p->reference_output, 0), "backward",
                      epilogue_to_json(&p->reference_backward, 0));

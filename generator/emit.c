@@ -63,6 +63,11 @@ static void describe_gemm(emit_kernel *kernel, const plan_step *step)
     emit_add_argument(kernel, "tokens");
 }
 
+static void add_tokens(emit_kernel *kernel, const plan_step *step)
+{
+    emit_add_argument(kernel, step->local_tokens ? "local_tokens" : "tokens");
+}
+
 static void describe_grad_output_sums(emit_kernel *kernel, const plan_step *step)
 {
     kernel->template_name = "kernels/grad_output_sums.cu";
@@ -75,7 +80,18 @@ static void describe_grad_output_sums(emit_kernel *kernel, const plan_step *step
     emit_add_argument(kernel, step->output);
     if (step->second_input)
         emit_add_argument(kernel, "bias_scale_sums");
-    emit_add_argument(kernel, "tokens");
+    add_tokens(kernel, step);
+}
+
+static void describe_add_bias(emit_kernel *kernel, const plan_step *step)
+{
+    kernel->template_name = "kernels/add_bias.cu";
+    kernel->threads = SUMS_THREADS;
+    kernel->grid = (emit_grid){0, step->columns, 1, 4 * SUMS_THREADS};
+    emit_add_argument(kernel, step->input);
+    emit_add_argument(kernel, step->second_input);
+    emit_add_argument(kernel, step->output);
+    add_tokens(kernel, step);
 }
 
 static void describe_finish_columns(emit_kernel *kernel, const plan_step *step)
@@ -89,7 +105,7 @@ static void describe_finish_columns(emit_kernel *kernel, const plan_step *step)
                                   ? "grad.linear_fc1.bias.dtype"
                                   : "grad.linear_fc2.bias.dtype");
     emit_add_argument(kernel, "beta");
-    emit_add_argument(kernel, "tokens");
+    add_tokens(kernel, step);
 }
 
 static void describe_finish_rows(emit_kernel *kernel, const plan_step *step)
@@ -100,7 +116,7 @@ static void describe_finish_rows(emit_kernel *kernel, const plan_step *step)
     emit_add_argument(kernel, step->input);
     emit_add_argument(kernel, step->second_input);
     emit_add_argument(kernel, step->output);
-    emit_add_argument(kernel, "tokens");
+    add_tokens(kernel, step);
 }
 
 static void describe_step(emit_kernel *kernel, const plan_step *step, int variant)
@@ -123,7 +139,9 @@ static void describe_step(emit_kernel *kernel, const plan_step *step, int varian
     case PLAN_FINISH_ROWS:
         describe_finish_rows(kernel, step);
         break;
-    case PLAN_ELEMENTWISE:
+    case PLAN_ADD_BIAS:
+        describe_add_bias(kernel, step);
+        break;
     case PLAN_COLLECTIVE:
         break;
     }
@@ -160,6 +178,8 @@ void emit_step_name(text *out, const plan_step *step)
         text_printf(out, "%s_%s", step->name, suffixes[step->pass]);
     else if (step->kind == PLAN_GRAD_OUTPUT_SUMS)
         text_puts(out, step->name);
+    else if (step->kind == PLAN_ADD_BIAS)
+        text_printf(out, "%s_forward", step->name);
     else
         text_printf(out, "%s_grad", step->name);
 }
@@ -184,17 +204,6 @@ static mmlp_status emit(emit_kernel *kernel)
         return mmlp_fail_memory(128, "the names of a kernel");
     return template_expand(&kernel->source, template_files, kernel->template_name, emit_bind,
                            kernel);
-}
-
-static mmlp_status check_supported(const plan *p)
-{
-    for (int i = 0; i < p->step_count; i++)
-        if (p->steps[i].kind == PLAN_ELEMENTWISE)
-            return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
-                             "%s: not supported yet: the fc2 bias added after the reduction over "
-                             "tensor_model_parallel_size %lld ranks",
-                             p->spec->name, (long long)p->ranks);
-    return MMLP_OK;
 }
 
 /* The plan's kernel of step i, or the one that belongs to no step. */
@@ -229,7 +238,6 @@ mmlp_status emit_spec(emit_kernels *out, const module_spec *spec, const char *ti
     emit_kernels made = {0};
     MMLP_TRY_CLEANUP(build_plans(&made, spec, tile));
     const plan *first = made.plans;
-    MMLP_TRY_CLEANUP(check_supported(first));
     size_t most = (size_t)(first->step_count + 1) * (size_t)made.plan_count * PLAN_VARIANTS_MAX;
     made.kernels = calloc(most, sizeof *made.kernels);
     if (!made.kernels) {

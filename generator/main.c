@@ -35,7 +35,7 @@ enum { OPTION_PTX = 256, OPTION_CUBIN, OPTION_FORCE, OPTION_TILE, OPTION_TRACEBA
     {                                                                                              \
         "tile", OPTION_TILE, "MxN[:C]", 0,                                                         \
             "Take this tile, such as 128x256, or 128x256:2 in clusters of two blocks, wherever a " \
-            "GEMM can have it, not the one that the estimates prefer, and one kernel per GEMM",     \
+            "GEMM can have it, not the one that the estimates prefer, and one kernel per GEMM",    \
             0                                                                                      \
     }
 #define OPTION_ROW_TRACEBACK                                                                       \

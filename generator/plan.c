@@ -87,12 +87,24 @@ static plan_step *add_step(plan *p, plan_step_kind kind, plan_pass pass, const c
     return step;
 }
 
-static void add_collective(plan *p, plan_pass pass, const char *name, const char *tensor)
+static void add_collective(plan *p, plan_pass pass, const char *name, const char *input,
+                           const char *output)
 {
     plan_step *step = add_step(p, PLAN_COLLECTIVE, pass, name);
-    step->input = step->output = tensor;
+    step->input = input;
+    step->output = output;
     step->columns = p->hidden_size;
     add_bytes(step, 0, p->hidden_size, spec_dtype_bytes(p->spec->config.params_dtype));
+}
+
+/* What a rank has made from its part of the sums, [all tokens, hidden_size], to the tensor of the
+ * caller. */
+static void add_reduction(plan *p, plan_pass pass, const char *partial, const char *tensor)
+{
+    if (p->sequence_parallel)
+        add_collective(p, pass, "reduce_scatter", partial, tensor);
+    else if (p->communicates)
+        add_collective(p, pass, "all_reduce", tensor, tensor);
 }
 
 /* The sizes of a GEMM, a [m, k] times b [n, k] transposed; 0: the tokens. The epilogue follows. */
@@ -127,11 +139,12 @@ static mmlp_status add_forward(plan *p)
     spec_dtype storage = spec->config.params_dtype;
     bool bias_after_reduction = p->communicates && (p->fc2_bias == PLAN_FC2_BIAS_FOLDED ||
                                                     p->fc2_bias == PLAN_FC2_BIAS_ADDED);
+    const char *input = p->sequence_parallel ? "gathered_hidden_states" : "hidden_states";
     if (p->sequence_parallel)
-        add_collective(p, PLAN_FORWARD, "all_gather", "hidden_states");
+        add_collective(p, PLAN_FORWARD, "all_gather", "hidden_states", input);
 
-    plan_step *fc1 = add_gemm(p, PLAN_FORWARD, "linear_fc1", (plan_operand){"hidden_states", true},
-                              0, (plan_operand){"linear_fc1.weight", true}, p->fc1_output_size,
+    plan_step *fc1 = add_gemm(p, PLAN_FORWARD, "linear_fc1", (plan_operand){input, true}, 0,
+                              (plan_operand){"linear_fc1.weight", true}, p->fc1_output_size,
                               p->hidden_size, spec->config.gated_linear_unit ? 2 : 1);
     MMLP_TRY(plan_fc1_epilogue(&fc1->epilogue, p));
     finish_gemm(fc1, p);
@@ -140,14 +153,17 @@ static mmlp_status add_forward(plan *p)
         add_gemm(p, PLAN_FORWARD, "linear_fc2", (plan_operand){"activation_output", true}, 0,
                  (plan_operand){"linear_fc2.weight", true}, p->hidden_size, p->ffn_hidden_size, 1);
     MMLP_TRY(plan_fc2_epilogue(&fc2->epilogue, p, !bias_after_reduction));
+    if (p->sequence_parallel)
+        fc2->epilogue.outputs[0].tensor = "partial_output";
     finish_gemm(fc2, p);
 
-    if (p->communicates)
-        add_collective(p, PLAN_FORWARD, p->sequence_parallel ? "reduce_scatter" : "all_reduce",
-                       "output");
+    add_reduction(p, PLAN_FORWARD, "partial_output", "output");
     if (bias_after_reduction) {
-        plan_step *bias = add_step(p, PLAN_ELEMENTWISE, PLAN_FORWARD, "linear_fc2_bias");
-        bias->input = bias->output = "output";
+        plan_step *bias = add_step(p, PLAN_ADD_BIAS, PLAN_FORWARD, "linear_fc2_bias");
+        bias->input = "linear_fc2.bias";
+        bias->output = "output";
+        bias->second_input = p->fc2_bias == PLAN_FC2_BIAS_FOLDED ? "per_token_scale" : NULL;
+        bias->local_tokens = p->sequence_parallel;
         bias->columns = p->hidden_size;
         MMLP_TRY(plan_fc2_epilogue(&bias->epilogue, p, true));
         add_bytes(bias, 0, p->hidden_size, spec_dtype_bytes(storage));
@@ -157,8 +173,8 @@ static mmlp_status add_forward(plan *p)
 }
 
 /* Partial sums of columns, a row for every PLAN_SUMMED_ROWS tokens, to a bias gradient. */
-static void add_finish_columns(plan *p, const char *name, const char *when, const char *partial,
-                               const char *output, int64_t columns)
+static plan_step *add_finish_columns(plan *p, const char *name, const char *when,
+                                     const char *partial, const char *output, int64_t columns)
 {
     plan_step *step = add_step(p, PLAN_FINISH_COLUMNS, PLAN_DGRAD, name);
     step->when = when;
@@ -167,6 +183,7 @@ static void add_finish_columns(plan *p, const char *name, const char *when, cons
     step->columns = columns;
     step->bytes_per_token = (double)columns * 4 / PLAN_SUMMED_ROWS;
     add_bytes(step, 1, columns, 4);
+    return step;
 }
 
 /* What needs a pass over grad_output of its own: the gradient of the fc2 bias, and that of the
@@ -180,6 +197,7 @@ static void add_grad_output_sums(plan *p)
         step->when = "grad.linear_fc2.bias";
     step->input = "grad_output";
     step->output = "fc2_bias_sums";
+    step->local_tokens = p->sequence_parallel;
     step->columns = p->hidden_size;
     add_bytes(step, 0, p->hidden_size, element);
     step->bytes_per_token += (double)p->hidden_size * 4 / PLAN_SUMMED_ROWS;
@@ -190,30 +208,39 @@ static void add_grad_output_sums(plan *p)
     }
 }
 
+/* All tokens of it. */
+static const char *grad_output_of(const plan *p)
+{
+    return p->sequence_parallel ? "gathered_grad_output" : "grad_output";
+}
+
 static mmlp_status add_dgrad(plan *p)
 {
     const module_spec *spec = p->spec;
     spec_dtype storage = spec->config.params_dtype;
-    if (p->sequence_parallel)
-        add_collective(p, PLAN_DGRAD, "all_gather", "grad_output");
+    bool gathers = p->sequence_parallel;
+    const char *gradient = gathers ? "partial_grad_hidden_states" : "grad.hidden_states";
+    if (gathers)
+        add_collective(p, PLAN_DGRAD, "all_gather", "grad_output", grad_output_of(p));
     if (p->fc2_bias != PLAN_FC2_BIAS_NONE)
         add_grad_output_sums(p);
 
     plan_step *fc2 =
-        add_gemm(p, PLAN_DGRAD, "linear_fc2", (plan_operand){"grad_output", true}, 0,
+        add_gemm(p, PLAN_DGRAD, "linear_fc2", (plan_operand){grad_output_of(p), true}, 0,
                  (plan_operand){"linear_fc2.weight", false}, p->ffn_hidden_size, p->hidden_size, 1);
     MMLP_TRY(plan_fc2_dgrad_epilogue(&fc2->epilogue, p));
     finish_gemm(fc2, p);
 
+    /* Megatron's order: the input comes while dgrad runs, its gradient goes while weight gradients
+     * do. */
+    if (gathers)
+        add_collective(p, PLAN_DGRAD, "all_gather", "hidden_states", "regathered_hidden_states");
     plan_step *fc1 =
         add_gemm(p, PLAN_DGRAD, "linear_fc1", (plan_operand){"grad_fc1_output", true}, 0,
                  (plan_operand){"linear_fc1.weight", false}, p->hidden_size, p->fc1_output_size, 1);
-    MMLP_TRY(plan_store_epilogue(&fc1->epilogue, p, "grad.hidden_states", storage, p->hidden_size,
-                                 false));
+    MMLP_TRY(plan_store_epilogue(&fc1->epilogue, p, gradient, storage, p->hidden_size, false));
     finish_gemm(fc1, p);
-    if (p->communicates)
-        add_collective(p, PLAN_DGRAD, p->sequence_parallel ? "reduce_scatter" : "all_reduce",
-                       "grad.hidden_states");
+    add_reduction(p, PLAN_DGRAD, gradient, "grad.hidden_states");
 
     if (spec->config.add_bias_linear) {
         add_finish_columns(p, "linear_fc1_bias", "always", "fc1_bias_sums", "grad.linear_fc1.bias",
@@ -221,7 +248,8 @@ static mmlp_status add_dgrad(plan *p)
         add_finish_columns(p, "linear_fc2_bias",
                            p->fc2_bias == PLAN_FC2_BIAS_RETURNED ? "grad.linear_fc2.bias"
                                                                  : "always",
-                           "fc2_bias_sums", "grad.linear_fc2.bias", p->hidden_size);
+                           "fc2_bias_sums", "grad.linear_fc2.bias", p->hidden_size)
+            ->local_tokens = p->sequence_parallel;
     }
     if (spec->mlp.per_token_scale) {
         plan_step *scale = add_step(p, PLAN_FINISH_ROWS, PLAN_DGRAD, "per_token_scale");
@@ -252,11 +280,10 @@ static mmlp_status add_backward_dw(plan *p)
 {
     const char *activation =
         p->spec->config.save_activation ? "activation_output" : "recomputed_activation";
-    MMLP_TRY(add_wgrad(p, "linear_fc2", "grad_output", p->hidden_size, activation,
+    MMLP_TRY(add_wgrad(p, "linear_fc2", grad_output_of(p), p->hidden_size, activation,
                        p->ffn_hidden_size, "grad.linear_fc2.weight"));
-    if (p->sequence_parallel)
-        add_collective(p, PLAN_BACKWARD_DW, "all_gather", "hidden_states");
-    return add_wgrad(p, "linear_fc1", "grad_fc1_output", p->fc1_output_size, "hidden_states",
+    return add_wgrad(p, "linear_fc1", "grad_fc1_output", p->fc1_output_size,
+                     p->sequence_parallel ? "regathered_hidden_states" : "hidden_states",
                      p->hidden_size, "grad.linear_fc1.weight");
 }
 
@@ -302,6 +329,18 @@ static void add_buffers(plan *p)
     if (!kept)
         add_buffer(p, "recomputed_activation", PLAN_DGRAD, pending, p->ffn_hidden_size,
                    "linear_fc2", "backward_dw linear_fc2");
+    if (p->sequence_parallel) {
+        add_buffer(p, "gathered_hidden_states", PLAN_FORWARD, PLAN_SCRATCH, p->hidden_size,
+                   "all_gather", "linear_fc1");
+        add_buffer(p, "partial_output", PLAN_FORWARD, PLAN_SCRATCH, p->hidden_size, "linear_fc2",
+                   "reduce_scatter");
+        add_buffer(p, "gathered_grad_output", PLAN_DGRAD, pending, p->hidden_size, "all_gather",
+                   "linear_fc2, backward_dw linear_fc2");
+        add_buffer(p, "regathered_hidden_states", PLAN_DGRAD, pending, p->hidden_size, "all_gather",
+                   "backward_dw linear_fc1");
+        add_buffer(p, "partial_grad_hidden_states", PLAN_DGRAD, PLAN_SCRATCH, p->hidden_size,
+                   "linear_fc1", "reduce_scatter");
+    }
     if (config->add_bias_linear) {
         add_sums(p, "fc1_bias_sums", p->fc1_output_size, PLAN_SUMMED_ROWS, "linear_fc2",
                  "linear_fc1_bias");
@@ -314,6 +353,27 @@ static void add_buffers(plan *p)
     if (p->fc2_bias == PLAN_FC2_BIAS_FOLDED)
         add_sums(p, "bias_scale_sums", plan_ceil_div(p->hidden_size, PLAN_SUMMED_COLUMNS), 1,
                  "grad_output_sums", "per_token_scale");
+}
+
+static bool reads(const plan_step *step, const char *tensor)
+{
+    bool found = (step->a.tensor && strcmp(step->a.tensor, tensor) == 0) ||
+                 (step->b.tensor && strcmp(step->b.tensor, tensor) == 0);
+    /* The bias is added in place. */
+    return found || (step->kind == PLAN_ADD_BIAS && strcmp(step->output, tensor) == 0);
+}
+
+int plan_collective_join(const plan *p, int step, bool *at_end)
+{
+    plan_pass last = p->steps[step].pass;
+    if (last == PLAN_DGRAD && !p->spec->config.delay_wgrad_compute)
+        last = PLAN_BACKWARD_DW; /* one call */
+    int i = step + 1;
+    while (i < p->step_count && p->steps[i].pass <= last &&
+           !reads(&p->steps[i], p->steps[step].output))
+        i++;
+    *at_end = i == p->step_count || p->steps[i].pass > last;
+    return i;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -345,6 +405,9 @@ mmlp_status plan_build(plan *out, const module_spec *spec, const char *arch, con
     MMLP_TRY_CLEANUP(add_forward(&built));
     MMLP_TRY_CLEANUP(add_dgrad(&built));
     MMLP_TRY_CLEANUP(add_backward_dw(&built));
+    for (int i = 0; i < built.step_count; i++)
+        if (built.steps[i].local_tokens)
+            built.steps[i].bytes_per_token /= (double)built.ranks;
     add_buffers(&built);
     MMLP_TRY_CLEANUP(plan_fc1_epilogue(&built.reference_activation, &built));
     MMLP_TRY_CLEANUP(plan_fc2_epilogue(&built.reference_output, &built, true));

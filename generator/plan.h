@@ -15,7 +15,7 @@
 enum {
     PLAN_NOMINAL_TOKENS = 4096, /* tiles are chosen for this many */
     PLAN_STEPS_MAX = 20,
-    PLAN_BUFFERS_MAX = 8,
+    PLAN_BUFFERS_MAX = 16,
     PLAN_INPUTS_MAX = 8,
     PLAN_OUTPUTS_MAX = 8,
     PLAN_NAMES_MAX = 24,
@@ -139,7 +139,7 @@ typedef enum plan_step_kind {
     PLAN_GRAD_OUTPUT_SUMS, /* first stage: sums over rows and columns of grad_output */
     PLAN_FINISH_COLUMNS,   /* second stage: partial sums of columns to a bias gradient */
     PLAN_FINISH_ROWS,      /* second stage: partial sums of rows to grad.per_token_scale */
-    PLAN_ELEMENTWISE,
+    PLAN_ADD_BIAS,         /* the fc2 bias, to an output that was reduced over ranks */
     PLAN_COLLECTIVE
 } plan_step_kind;
 
@@ -154,17 +154,18 @@ typedef struct plan_step {
     plan_pass pass;
     const char *name;           /* "linear_fc1" */
     const char *when;           /* "always", or a tensor: left out in calls without it */
-    const char *input, *output; /* COLLECTIVE, ELEMENTWISE and second stages: tensors */
-    const char *second_input;   /* FINISH_ROWS: more partial sums; GRAD_OUTPUT_SUMS: the folded
-                                 * bias; or NULL */
-    plan_operand a, b;          /* GEMM: [m, k] and [n, k] */
-    int halves;                 /* GEMM: 2 when gate and up share a tile */
-    int64_t m, n, k;            /* GEMM: rows, accumulator columns, reduction; 0: the tokens */
-    int64_t columns;            /* of the output; of the partial sums */
-    double flops_per_token;     /* GEMM */
-    double bytes;               /* distinct bytes of global memory: bytes + */
-    double bytes_per_token;     /* tokens * bytes_per_token */
-    plan_epilogue epilogue;     /* GEMM and ELEMENTWISE */
+    const char *input, *output; /* all but GEMM: tensors */
+    bool local_tokens;        /* its rows are this rank's part of the tokens (sequence_parallel) */
+    const char *second_input; /* FINISH_ROWS: more partial sums; GRAD_OUTPUT_SUMS: the folded
+                               * bias; or NULL */
+    plan_operand a, b;        /* GEMM: [m, k] and [n, k] */
+    int halves;               /* GEMM: 2 when gate and up share a tile */
+    int64_t m, n, k;          /* GEMM: rows, accumulator columns, reduction; 0: the tokens */
+    int64_t columns;          /* of the output; of the partial sums */
+    double flops_per_token;   /* GEMM */
+    double bytes;             /* distinct bytes of global memory: bytes + */
+    double bytes_per_token;   /* tokens * bytes_per_token */
+    plan_epilogue epilogue;   /* GEMM and ADD_BIAS */
     plan_candidate candidates[PLAN_TILES_MAX]; /* GEMM */
     int candidate_count;
     plan_variant variants[PLAN_VARIANTS_MAX]; /* GEMM: by rising tokens; the last takes all */
@@ -221,6 +222,9 @@ bool plan_tile_exists(const char *tile);
 bool plan_has_maps(const plan *p);
 void plan_free(plan *p); /* a zeroed plan is valid */
 
+/* The step that waits for a collective, the first that reads its output, or the one behind the last
+ * of the call (*at_end). */
+int plan_collective_join(const plan *p, int step, bool *at_end);
 /* Readable, aligned text; the same for the same spec and architecture. */
 mmlp_status plan_print(text *out, const plan *p);
 /* What is promised of repeated runs, and where values are rounded: a line each, appended. */

@@ -296,11 +296,54 @@ static void print_sums(text *out, const plan_step *step)
         text_printf(out, "    when         %s is asked for\n", step->when);
 }
 
+static void print_split(text *out, const plan *p, const plan_step *step, bool split)
+{
+    text_puts(out, "[tokens");
+    if (split)
+        text_printf(out, " / %lld", (long long)p->ranks);
+    text_printf(out, ", %lld]", (long long)step->columns);
+}
+
+static void print_step_name(text *out, const plan_step *step, plan_pass pass)
+{
+    if (step->pass != pass)
+        text_printf(out, "%s ", plan_pass_name(step->pass));
+    text_puts(out, step->name);
+}
+
+/* What runs until the first reader of its output. */
+static void print_meanwhile(text *out, const plan *p, int index)
+{
+    const plan_step *step = &p->steps[index];
+    bool at_end;
+    int join = plan_collective_join(p, index, &at_end), count = 0;
+    text_puts(out, "    meanwhile    ");
+    for (int i = index + 1; i < join; i++) {
+        if (p->steps[i].kind == PLAN_COLLECTIVE)
+            continue;
+        text_puts(out, count++ ? ", " : "");
+        print_step_name(out, &p->steps[i], step->pass);
+    }
+    text_puts(out, count ? "" : "nothing");
+    text_puts(out, at_end ? "; joined at the end" : "; joined before ");
+    if (!at_end)
+        print_step_name(out, &p->steps[join], step->pass);
+    text_puts(out, "\n");
+}
+
 static void print_collective(text *out, const plan *p, const plan_step *step)
 {
-    text_printf(out, "    tensor       %s [tokens, %lld]%s\n", step->input,
-                (long long)step->columns,
-                p->spec->config.sequence_parallel ? ", split along the tokens outside" : "");
+    bool gathers = strcmp(step->name, "all_gather") == 0;
+    text_printf(out, "    tensor       %s ", step->input);
+    print_split(out, p, step, gathers);
+    if (strcmp(step->input, step->output) != 0) {
+        text_printf(out, " to %s ", step->output);
+        print_split(out, p, step, !gathers);
+    }
+    text_puts(out, "\n    bytes        ");
+    print_scaled(out, step->bytes_per_token * PLAN_NOMINAL_TOKENS, "B");
+    text_puts(out, "\n");
+    print_meanwhile(out, p, (int)(step - p->steps));
 }
 
 static void print_heading(text *out, const plan *p, const plan_step *step)
@@ -310,8 +353,9 @@ static void print_heading(text *out, const plan *p, const plan_step *step)
     text_printf(out, "\n  %s  %s", step->name, kinds[step->kind]);
     if (step->kind == PLAN_COLLECTIVE) {
         text_printf(out, " over %lld tensor-parallel ranks", (long long)p->ranks);
-    } else if (step->kind == PLAN_ELEMENTWISE) {
-        text_puts(out, ", after the reduction");
+    } else if (step->kind == PLAN_ADD_BIAS) {
+        text_printf(out, ", after the reduction, kernel %s_", p->spec->name);
+        emit_step_name(out, step);
     } else {
         text_printf(out, ", kernel %s_", p->spec->name);
         emit_step_name(out, step);
@@ -331,8 +375,9 @@ static mmlp_status print_step(text *out, const plan *p, const plan_step *step)
     case PLAN_FINISH_ROWS:
         print_sums(out, step);
         break;
-    case PLAN_ELEMENTWISE:
-        return print_epilogue(out, step);
+    case PLAN_ADD_BIAS:
+        MMLP_TRY(print_epilogue(out, step));
+        break;
     case PLAN_COLLECTIVE:
         print_collective(out, p, step);
         return MMLP_OK;
@@ -406,6 +451,12 @@ static void print_memory(text *out, const plan *p)
                 (long long)saved, (long long)pending);
     text_printf(out, "  Megatron's fused path keeps %lld B\n",
                 (long long)(output + activation + (config->delay_wgrad_compute ? output : 0)));
+    if (p->sequence_parallel && config->delay_wgrad_compute)
+        text_printf(out,
+                    "  %lld B of the pending ones are the gathered input; with regather_input, an "
+                    "option of loading,\n  backward_dw gathers it again, %lld B for each token, "
+                    "into one buffer for all calls that wait\n",
+                    (long long)(p->hidden_size * element), (long long)(p->hidden_size * element));
     if (config->save_activation)
         text_printf(out,
                     "  save_activation = false would save %lld B less and compute the "
@@ -424,7 +475,7 @@ static void print_kernels(text *out, const plan *p)
 {
     text_puts(out, "\nkernels that can ever be needed\n");
     for (int i = 0; i < p->step_count; i++) {
-        if (p->steps[i].kind == PLAN_COLLECTIVE || p->steps[i].kind == PLAN_ELEMENTWISE)
+        if (p->steps[i].kind == PLAN_COLLECTIVE)
             continue;
         text_printf(out, "  %s_", p->spec->name);
         emit_step_name(out, &p->steps[i]);

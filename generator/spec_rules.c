@@ -163,6 +163,12 @@ static bool input_not_parallel(const facts *f)
     return !f->linear_fc2->input_is_parallel;
 }
 
+static bool folded_bias_split(const facts *f)
+{
+    return f->config->sequence_parallel && f->config->add_bias_linear && f->mlp->per_token_scale &&
+           !f->mlp->is_expert && f->linear_fc2->skip_bias_add;
+}
+
 static bool stride_differs(const facts *f)
 {
     const spec_optional_integer *stride = &f->linear_fc1->stride;
@@ -226,6 +232,10 @@ static const rule mlp_rules[] = {
     {ffn_hidden_size_differs, MLP_ffn_hidden_size,
      "ModuleSpec.params.ffn_hidden_size differs from the config's: fc2 always takes its input size "
      "from the config"},
+    {folded_bias_split, MLP_per_token_scale,
+     "ModuleSpec.params.per_token_scale: its fc2 bias is added to a rank's part of the tokens "
+     "(sequence_parallel), and the scale is of all of them; add_bias_linear = false, or "
+     "skip_bias_add = false of fc2"},
 };
 
 static const rule fc1_rules[] = {

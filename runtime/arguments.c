@@ -36,11 +36,13 @@ static presence presence_of(const mmlp_bundle *bundle, slot_presence when)
     return ABSENT;
 }
 
-static int64_t dimension_size(const mmlp_bundle *bundle, slot_dim dim, int64_t tokens)
+static int64_t dimension_size(const mmlp_bundle *bundle, slot_dim dim, const pass_call *call)
 {
     switch (dim) {
     case DIM_TOKENS:
-        return tokens;
+        return call->tokens;
+    case DIM_LOCAL_TOKENS:
+        return call->local_tokens;
     case DIM_HIDDEN:
         return bundle->hidden_size;
     case DIM_FFN:
@@ -53,7 +55,7 @@ static int64_t dimension_size(const mmlp_bundle *bundle, slot_dim dim, int64_t t
     return 0;
 }
 
-static tensor_wanted wanted_of(const mmlp_mlp *mlp, const slot_tensor *slot, int64_t tokens)
+static tensor_wanted wanted_of(const mmlp_mlp *mlp, const slot_tensor *slot, const pass_call *call)
 {
     const mmlp_bundle *bundle = mlp->bundle;
     bool fp32 = slot->dtype == DTYPE_FP32 ||
@@ -63,8 +65,8 @@ static tensor_wanted wanted_of(const mmlp_mlp *mlp, const slot_tensor *slot, int
         .dtype = fp32 ? BUNDLE_FP32 : bundle->params_dtype,
         .or_fp32 = slot->dtype == DTYPE_EITHER,
         .rank = slot->rank,
-        .dims = {dimension_size(bundle, slot->dims[0], tokens),
-                 dimension_size(bundle, slot->dims[1], tokens)},
+        .dims = {dimension_size(bundle, slot->dims[0], call),
+                 dimension_size(bundle, slot->dims[1], call)},
         .device_type = MMLP_DEVICE_CUDA,
         .device_id = mlp->context->device,
     };
@@ -73,10 +75,11 @@ static tensor_wanted wanted_of(const mmlp_mlp *mlp, const slot_tensor *slot, int
 static mmlp_status take_tensor(pass_call *out, const mmlp_mlp *mlp, int slot, slot_access access,
                                const mmlp_tensor *tensor)
 {
-    tensor_wanted wanted = wanted_of(mlp, &slot_tensors[slot], out->tokens);
+    tensor_wanted wanted = wanted_of(mlp, &slot_tensors[slot], out);
     MMLP_TRY(tensor_check(tensor, &wanted));
     if (slot == SLOT_HIDDEN_STATES) {
-        out->tokens = tensor->shape[0];
+        out->local_tokens = tensor->shape[0];
+        out->tokens = out->local_tokens * memory_split(mlp->bundle);
         MMLP_TRY(memory_check_tokens(mlp, out->tokens));
     }
     size_t bytes = tensor->dtype.bits / 8u;
@@ -99,7 +102,8 @@ static mmlp_status take_tensor(pass_call *out, const mmlp_mlp *mlp, int slot, sl
 static mmlp_status take_tensors(pass_call *out, const mmlp_mlp *mlp, bundle_pass pass,
                                 const void *args)
 {
-    out->tokens = -1; /* the first tensor of the table, hidden_states, may have any number */
+    /* The first tensor of the table, hidden_states, may have any number. */
+    out->tokens = out->local_tokens = -1;
     for (int i = 0; i < TENSOR_COUNT; i++) {
         const slot_part *part = &slot_tensors[i].parts[pass];
         if (part->access == ACCESS_NONE)
@@ -115,6 +119,7 @@ static mmlp_status take_tensors(pass_call *out, const mmlp_mlp *mlp, bundle_pass
             MMLP_TRY(take_tensor(out, mlp, i, part->access, tensor));
     }
     out->values[SLOT_TOKENS].integer = out->tokens;
+    out->values[SLOT_LOCAL_TOKENS].integer = out->local_tokens;
     return MMLP_OK;
 }
 
@@ -203,9 +208,11 @@ static mmlp_status take_buffers(pass_call *out, const mmlp_mlp *mlp, mmlp_pass p
         const bundle_buffer *buffer = &bundle->buffers[i];
         void *address = given[buffer->lifetime].address;
         bool used = (int)buffer->pass == (int)pass || buffer->lifetime == MMLP_LIFETIME_SAVED;
-        if (used && address)
+        if (used && i == mlp->regathered_buffer)
+            out->values[SLOT_BUFFER + i].pointer = mlp->regathered;
+        else if (used && address)
             out->values[SLOT_BUFFER + i].pointer =
-                (uintptr_t)address + memory_offset(bundle, i, out->tokens);
+                (uintptr_t)address + memory_offset(mlp, i, out->tokens);
     }
     return MMLP_OK;
 }

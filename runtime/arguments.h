@@ -25,6 +25,7 @@ typedef struct pass_call {
     slot_value values[SLOT_COUNT];
     bool given[TENSOR_COUNT];
     int64_t tokens;
+    int64_t local_tokens; /* of this rank's part of hidden_states and the like */
     memory_range ranges[RANGE_COUNT];
 } pass_call;
 

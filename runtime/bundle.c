@@ -193,6 +193,8 @@ mmlp_status mmlp_bundle_get(const mmlp_bundle *bundle, mmlp_bundle_properties *p
     filled.gradient_accumulation_fusion = bundle->gradient_accumulation_fusion;
     filled.delay_wgrad_compute = bundle->delay_wgrad_compute;
     filled.save_activation = bundle->save_activation;
+    filled.communicates = bundle->collective_count > 0;
+    filled.sequence_parallel = bundle->sequence_parallel;
     filled.determinism = bundle->determinism;
     filled.rounding = bundle->rounding;
     return struct_fill(properties, &filled, sizeof filled, "mmlp_bundle_properties");

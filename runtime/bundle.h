@@ -13,16 +13,17 @@
 
 /* ---- bounds of a manifest's numbers --------------------------------------------------------- */
 
-#define BUNDLE_FORMAT         4
-#define BUNDLE_MAX_FILE_BYTES (1 << 28)
-#define BUNDLE_MAX_FILES      1024
-#define BUNDLE_MAX_SIZE       (1 << 24) /* hidden_size and its like */
-#define BUNDLE_MAX_KERNELS    256
-#define BUNDLE_MAX_BUFFERS    16
-#define BUNDLE_MAX_ARGUMENTS  32
-#define BUNDLE_MAX_MAPS       8
-#define BUNDLE_MAX_THREADS    1024
-#define BUNDLE_MAX_NODES      65536
+#define BUNDLE_FORMAT          5
+#define BUNDLE_MAX_FILE_BYTES  (1 << 28)
+#define BUNDLE_MAX_FILES       1024
+#define BUNDLE_MAX_SIZE        (1 << 24) /* hidden_size and its like */
+#define BUNDLE_MAX_KERNELS     256
+#define BUNDLE_MAX_BUFFERS     16
+#define BUNDLE_MAX_ARGUMENTS   32
+#define BUNDLE_MAX_MAPS        8
+#define BUNDLE_MAX_COLLECTIVES 8
+#define BUNDLE_MAX_THREADS     1024
+#define BUNDLE_MAX_NODES       65536
 
 typedef enum bundle_dtype { BUNDLE_BF16, BUNDLE_FP16, BUNDLE_FP32, BUNDLE_DTYPES } bundle_dtype;
 /* "bf16", ... */
@@ -111,6 +112,22 @@ typedef struct bundle_kernel {
     int image_count;
 } bundle_kernel;
 
+typedef enum bundle_operation {
+    BUNDLE_ALL_REDUCE,
+    BUNDLE_ALL_GATHER,
+    BUNDLE_REDUCE_SCATTER
+} bundle_operation;
+
+/* Between the tensor-parallel ranks, of [tokens, hidden_size] of params_dtype. */
+typedef struct bundle_collective {
+    bundle_pass pass;
+    const char *pass_name;
+    bundle_operation operation;
+    const char *operation_name;
+    const char *input, *output; /* tensors or buffers; the same: in place */
+    const char *before;         /* the step of the pass that it is enqueued before, or "end" */
+} bundle_collective;
+
 /* How a weight begins; unknown: the spec gave no num_layers. */
 typedef enum bundle_init_kind {
     BUNDLE_INIT_ZEROS,
@@ -135,7 +152,9 @@ struct mmlp_bundle {
     const char *name;
     bundle_file *files;
     int file_count;
+    uint64_t identity; /* of all that ranks must have in common */
     int64_t hidden_size, ffn_hidden_size, fc1_output_size, tensor_model_parallel_size;
+    bool sequence_parallel; /* hidden_states, output and their gradients are a rank's part */
     bundle_dtype params_dtype;
     bool gated_linear_unit, add_bias_linear, per_token_scale, save_activation, has_clamp_or_relu;
     bool gradient_accumulation_fusion, delay_wgrad_compute;
@@ -144,6 +163,8 @@ struct mmlp_bundle {
     const char *determinism, *rounding;
     bundle_buffer buffers[BUNDLE_MAX_BUFFERS];
     int buffer_count;
+    bundle_collective collectives[BUNDLE_MAX_COLLECTIVES];
+    int collective_count;
     bundle_kernel *kernels;
     int kernel_count;
     program activation, output, backward; /* of `reference` */

@@ -170,11 +170,20 @@ mmlp_status mmlp_mlp_init_weights(mmlp_mlp *mlp, const mmlp_init_args *callers, 
     const mmlp_bundle *b = mlp->bundle;
     const bundle_init zeros = {BUNDLE_INIT_ZEROS, 0, 0};
     const int64_t hidden = b->hidden_size, ffn = b->ffn_hidden_size, fc1 = b->fc1_output_size;
-    const int64_t rank = 0, size = b->tensor_model_parallel_size;
+    const int64_t size = b->tensor_model_parallel_size;
+    const comm *ranks = mlp->groups[MMLP_GROUP_TP];
     mmlp_init_args args = MMLP_INIT_ARGS_INIT;
     const loaded_kernel *fill;
     MMLP_TRY_CLEANUP(struct_read(&args, callers, sizeof args, "mmlp_init_args"));
     MMLP_TRY_CLEANUP(find_fill(&fill, mlp));
+    if (size > 1 && !ranks) {
+        status = mmlp_fail(MMLP_ERROR_ORDER,
+                           "%s: the weights of which of %lld tensor-parallel ranks is not known: "
+                           "call mmlp_mlp_bind_comm first",
+                           b->name, (long long)size);
+        goto cleanup;
+    }
+    const int64_t rank = ranks ? ranks->rank : 0;
     const weight weights[] = {
         {"linear_fc1.weight",
          true,

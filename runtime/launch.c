@@ -2,7 +2,7 @@
  * launch.c: kernels of a loaded mlp into a stream: no allocation, no synchronisation, no lock,
  * except while a tool has them timed.
  */
-#include "mlp.h"
+#include "collectives.h"
 
 int64_t kernel_tiles(const bundle_kernel *kernel, int64_t tokens_or_elements)
 {
@@ -142,12 +142,19 @@ mmlp_status launch_pass(mmlp_mlp *mlp, bundle_pass pass, pass_call *call, void *
     bool follows = false;
     for (int i = 0; i < mlp->kernel_count; i++) {
         const loaded_kernel *loaded = &mlp->kernels[i];
-        if (loaded->kernel->pass != pass || !has_work(loaded, call))
+        if (loaded->kernel->pass != pass)
             continue;
-        MMLP_TRY(launch_kernel(mlp, loaded, call->values, call->tokens, follows, stream));
+        bool joined;
+        MMLP_TRY(collectives_begin(mlp, pass, i, call, stream));
+        if (!has_work(loaded, call))
+            continue;
+        MMLP_TRY(collectives_join(&joined, mlp, loaded, stream));
+        int64_t tokens =
+            kernel_takes(loaded, SLOT_LOCAL_TOKENS) ? call->local_tokens : call->tokens;
+        MMLP_TRY(launch_kernel(mlp, loaded, call->values, tokens, follows && !joined, stream));
         follows = true;
     }
-    return MMLP_OK;
+    return collectives_begin(mlp, pass, -1, call, stream);
 }
 
 /* ---- timing --------------------------------------------------------------------------------- */

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "collectives.h"
 #include "compile.h"
-#include "mlp.h"
 
 enum { DEFAULT_MAX_TOKENS = 65536, DEFAULT_WGRAD_DEPTH = 1, MAX_WGRAD_DEPTH = 4096 };
 
@@ -331,11 +331,6 @@ mmlp_status mmlp_mlp_load(mmlp_mlp **out, mmlp_context *context, const mmlp_bund
     if (taken.wgrad_depth < 0 || taken.wgrad_depth > MAX_WGRAD_DEPTH)
         return mmlp_fail(MMLP_ERROR_ARGUMENT, "wgrad_depth: %d was given, wanted 0 to %d",
                          taken.wgrad_depth, MAX_WGRAD_DEPTH);
-    if (bundle->tensor_model_parallel_size != 1)
-        return mmlp_fail(MMLP_ERROR_UNSUPPORTED,
-                         "%s: tensor_model_parallel_size is %lld; tensor parallelism is not "
-                         "supported yet",
-                         bundle->path, (long long)bundle->tensor_model_parallel_size);
 
     mmlp_status status = MMLP_OK;
     bool entered = false;
@@ -355,6 +350,7 @@ mmlp_status mmlp_mlp_load(mmlp_mlp **out, mmlp_context *context, const mmlp_bund
     MMLP_TRY_CLEANUP(load_the_rest(mlp));
     for (int i = 0; i < mlp->kernel_count; i++)
         MMLP_TRY_CLEANUP(finish_kernel(&mlp->kernels[i], mlp));
+    MMLP_TRY_CLEANUP(collectives_load(mlp, taken.regather_input != 0));
     *out = mlp;
     mlp = NULL;
 
@@ -372,8 +368,10 @@ void mmlp_mlp_unload(mmlp_mlp *mlp)
     char *kept =
         strdup(mmlp_last_error()); /* unloading after a failure must not replace its line */
     bool entered = context_enter(mlp->context) == MMLP_OK;
-    if (entered)
+    if (entered) {
         launch_end_timing(mlp);
+        collectives_unload(mlp);
+    }
     for (int i = 0; entered && i < mlp->kernel_count; i++) {
         if (mlp->kernels[i].module)
             mlp->context->cuda.cuModuleUnload(mlp->kernels[i].module);

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 static const char *const dtype_words[] = {"bf16", "fp16", "fp32", NULL};
 static const char *const lifetime_words[] = {"saved", "scratch", "pending", NULL};
@@ -31,7 +32,8 @@ size_t bundle_dtype_bytes(bundle_dtype dtype)
 typedef struct top_object {
     int64_t format;
     const char *hash, *name, *generator;
-    const json_t *mlp, *initialisation, *guarantees, *files, *buffers, *kernels, *reference;
+    const json_t *mlp, *initialisation, *guarantees, *files, *buffers, *collectives, *kernels,
+        *reference;
 } top_object;
 
 static const json_field top_fields[] = {
@@ -44,6 +46,8 @@ static const json_field top_fields[] = {
     {"guarantees", JSON_FIELD_OBJECT, offsetof(top_object, guarantees), 0, 0, 0},
     {"files", JSON_FIELD_OBJECT, offsetof(top_object, files), 0, 0, 0},
     {"buffers", JSON_FIELD_ARRAY, offsetof(top_object, buffers), 0, BUNDLE_MAX_BUFFERS, 0},
+    {"collectives", JSON_FIELD_ARRAY, offsetof(top_object, collectives), 0, BUNDLE_MAX_COLLECTIVES,
+     0},
     {"kernels", JSON_FIELD_ARRAY, offsetof(top_object, kernels), 1, BUNDLE_MAX_KERNELS, 0},
     {"reference", JSON_FIELD_OBJECT, offsetof(top_object, reference), 0, 0, 0},
 };
@@ -122,7 +126,7 @@ mmlp_status manifest_find_file(const bundle_file **out, const mmlp_bundle *bundl
 typedef struct mlp_object {
     int64_t hidden_size, ffn_hidden_size, fc1_output_size, tensor_model_parallel_size;
     bool gated_linear_unit, add_bias_linear, per_token_scale, save_activation, has_clamp_or_relu;
-    bool gradient_accumulation_fusion, delay_wgrad_compute;
+    bool gradient_accumulation_fusion, delay_wgrad_compute, sequence_parallel;
     int params_dtype, fc2_bias;
 } mlp_object;
 
@@ -146,6 +150,7 @@ static const json_field mlp_fields[] = {
     FLAG_FIELD(has_clamp_or_relu),
     FLAG_FIELD(gradient_accumulation_fusion),
     FLAG_FIELD(delay_wgrad_compute),
+    FLAG_FIELD(sequence_parallel),
     {"params_dtype", JSON_FIELD_WORD, offsetof(mlp_object, params_dtype), 0, 0, dtype_words},
     {"fc2_bias", JSON_FIELD_WORD, offsetof(mlp_object, fc2_bias), 0, 0, fc2_bias_words},
 };
@@ -177,6 +182,7 @@ static mmlp_status read_mlp(mmlp_bundle *bundle, const json_t *object)
     bundle->has_clamp_or_relu = mlp.has_clamp_or_relu;
     bundle->gradient_accumulation_fusion = mlp.gradient_accumulation_fusion;
     bundle->delay_wgrad_compute = mlp.delay_wgrad_compute;
+    bundle->sequence_parallel = mlp.sequence_parallel;
     bundle->fc2_bias = (mmlp_fc2_bias)mlp.fc2_bias;
     return MMLP_OK;
 }
@@ -287,6 +293,64 @@ static mmlp_status read_buffers(mmlp_bundle *bundle, const json_t *array)
             b.columns, b.tokens_per_row};
     }
     return MMLP_OK;
+}
+
+/* ---- collectives ---------------------------------------------------------------------------- */
+
+static const char *const operation_words[] = {"all_reduce", "all_gather", "reduce_scatter", NULL};
+static const char *const collective_pass_words[] = {"forward", "dgrad", "backward_dw", NULL};
+
+typedef struct collective_object {
+    int pass, operation;
+    const char *input, *output, *before;
+} collective_object;
+
+#define AT(name) offsetof(collective_object, name)
+static const json_field collective_fields[] = {
+    {"pass", JSON_FIELD_WORD, AT(pass), 0, 0, collective_pass_words},
+    {"operation", JSON_FIELD_WORD, AT(operation), 0, 0, operation_words},
+    {"input", JSON_FIELD_STRING, AT(input), 0, 0, 0},
+    {"output", JSON_FIELD_STRING, AT(output), 0, 0, 0},
+    {"before", JSON_FIELD_STRING, AT(before), 0, 0, 0},
+};
+#undef AT
+
+static mmlp_status read_collectives(mmlp_bundle *bundle, const json_t *array)
+{
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        json_place place = {bundle->path, "collectives", (int)i};
+        collective_object c;
+        MMLP_TRY(json_fields_read(&c, json_array_get(array, i), collective_fields,
+                                  COUNT_OF(collective_fields), &place));
+        bundle->collectives[bundle->collective_count++] =
+            (bundle_collective){.pass = (bundle_pass)c.pass,
+                                .pass_name = collective_pass_words[c.pass],
+                                .operation = (bundle_operation)c.operation,
+                                .operation_name = operation_words[c.operation],
+                                .input = c.input,
+                                .output = c.output,
+                                .before = c.before};
+    }
+    return MMLP_OK;
+}
+
+/* Ranks may differ in what their kernels look like, not in what they compute and exchange. */
+static mmlp_status identify(mmlp_bundle *bundle, const json_t *manifest)
+{
+    static const char *const keys[] = {"mlp", "initialisation", "buffers", "collectives",
+                                       "reference"};
+    mmlp_status status = MMLP_OK;
+    json_t *common = json_object();
+    for (size_t i = 0; i < COUNT_OF(keys); i++)
+        json_object_set(common, keys[i], json_object_get(manifest, keys[i]));
+    char *text = json_dumps(common, JSON_SORT_KEYS);
+    if (text)
+        bundle->identity = XXH3_64bits(text, strlen(text));
+    else
+        status = mmlp_fail_memory(4096, "the identity of a bundle");
+    free(text);
+    json_decref(common);
+    return status;
 }
 
 /* ---- reference ------------------------------------------------------------------------------ */
@@ -414,6 +478,8 @@ mmlp_status manifest_read(mmlp_bundle *bundle, const json_t *manifest)
     MMLP_TRY(read_initialisation(bundle, top.initialisation));
     MMLP_TRY(read_guarantees(bundle, top.guarantees));
     MMLP_TRY(read_buffers(bundle, top.buffers));
+    MMLP_TRY(read_collectives(bundle, top.collectives));
     MMLP_TRY(manifest_read_kernels(bundle, top.kernels));
-    return read_reference(bundle, top.reference);
+    MMLP_TRY(read_reference(bundle, top.reference));
+    return identify(bundle, manifest);
 }

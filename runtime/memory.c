@@ -6,8 +6,17 @@
 
 #include "mlp.h"
 
-static size_t buffer_bytes(const bundle_buffer *buffer, int64_t tokens)
+int64_t memory_split(const mmlp_bundle *bundle)
 {
+    return bundle->sequence_parallel ? bundle->tensor_model_parallel_size : 1;
+}
+
+/* Of what the caller provides: the mlp itself has the buffer that backward_dw gathers into. */
+static size_t buffer_bytes(const mmlp_mlp *mlp, int index, int64_t tokens)
+{
+    const bundle_buffer *buffer = &mlp->bundle->buffers[index];
+    if (index == mlp->regathered_buffer)
+        return 0;
     int64_t rows = (tokens + buffer->tokens_per_row - 1) / buffer->tokens_per_row;
     return (size_t)rows * (size_t)buffer->columns * bundle_dtype_bytes(buffer->dtype);
 }
@@ -17,12 +26,13 @@ static bool lie_together(const bundle_buffer *a, const bundle_buffer *b)
     return a->lifetime == b->lifetime && a->pass == b->pass;
 }
 
-size_t memory_offset(const mmlp_bundle *bundle, int index, int64_t tokens)
+size_t memory_offset(const mmlp_mlp *mlp, int index, int64_t tokens)
 {
+    const mmlp_bundle *bundle = mlp->bundle;
     size_t offset = 0;
     for (int i = 0; i < index; i++) {
         if (lie_together(&bundle->buffers[i], &bundle->buffers[index]))
-            offset = (offset + buffer_bytes(&bundle->buffers[i], tokens) + 255) / 256 * 256;
+            offset = (offset + buffer_bytes(mlp, i, tokens) + 255) / 256 * 256;
     }
     return offset;
 }
@@ -39,9 +49,19 @@ size_t memory_bytes(const mmlp_mlp *mlp, mmlp_pass pass, mmlp_lifetime lifetime,
     for (int i = 0; mlp->touches[pass][lifetime] && i < bundle->buffer_count; i++) {
         const bundle_buffer *buffer = &bundle->buffers[i];
         if (buffer->lifetime == lifetime && buffer->pass == writers[lifetime][pass])
-            bytes = memory_offset(bundle, i, tokens) + buffer_bytes(buffer, tokens);
+            bytes = memory_offset(mlp, i, tokens) + buffer_bytes(mlp, i, tokens);
     }
     return bytes;
+}
+
+bool kernel_takes(const loaded_kernel *loaded, int slot)
+{
+    bool takes = false;
+    for (int i = 0; i < loaded->kernel->argument_count; i++)
+        takes |= loaded->slots[i] == slot;
+    for (int i = 0; i < loaded->kernel->map_count; i++)
+        takes |= loaded->map_slots[i] == slot;
+    return takes;
 }
 
 /* How many steps of the pass are given the buffer: each has one kernel that takes all tokens that
@@ -51,12 +71,8 @@ static int count_users(const mmlp_mlp *mlp, int buffer, bundle_pass pass)
     int users = 0;
     for (int i = 0; i < mlp->kernel_count; i++) {
         const loaded_kernel *loaded = &mlp->kernels[i];
-        bool uses = false;
-        for (int k = 0; k < loaded->kernel->argument_count; k++)
-            uses |= loaded->slots[k] == SLOT_BUFFER + buffer;
-        for (int k = 0; k < loaded->kernel->map_count; k++)
-            uses |= loaded->map_slots[k] == SLOT_BUFFER + buffer;
-        users += uses && loaded->kernel->pass == pass && loaded->kernel->most_tokens == 0;
+        users += kernel_takes(loaded, SLOT_BUFFER + buffer) && loaded->kernel->pass == pass &&
+                 loaded->kernel->most_tokens == 0;
     }
     return users;
 }
@@ -87,6 +103,11 @@ mmlp_status memory_check_tokens(const mmlp_mlp *mlp, int64_t tokens)
         return mmlp_fail(MMLP_ERROR_ARGUMENT,
                          "tokens: found %lld, this mlp was loaded for 0 to %lld (max_tokens)",
                          (long long)tokens, (long long)mlp->max_tokens);
+    if (tokens % memory_split(mlp->bundle) != 0)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT,
+                         "tokens: found %lld, wanted a multiple of the %lld ranks that split them "
+                         "(sequence_parallel)",
+                         (long long)tokens, (long long)memory_split(mlp->bundle));
     return MMLP_OK;
 }
 
@@ -119,8 +140,8 @@ mmlp_status mmlp_mlp_buffer(const mmlp_mlp *mlp, const char *name, int64_t token
             continue;
         mmlp_buffer_view filled = MMLP_BUFFER_VIEW_INIT;
         filled.lifetime = buffer->lifetime;
-        filled.offset = memory_offset(bundle, i, tokens);
-        filled.bytes = buffer_bytes(buffer, tokens);
+        filled.offset = memory_offset(mlp, i, tokens);
+        filled.bytes = buffer_bytes(mlp, i, tokens);
         filled.shape[0] = (tokens + buffer->tokens_per_row - 1) / buffer->tokens_per_row;
         filled.shape[1] = buffer->columns;
         filled.dtype = bundle_dtype_name(buffer->dtype);

@@ -7,11 +7,12 @@
 #include <stdatomic.h>
 
 #include "bundle.h"
+#include "comm.h"
 #include "context.h"
 #include "saved_passes.h"
 #include "wgrad_ring.h"
 
-enum { PASS_COUNT = MMLP_PASS_BACKWARD_DW + 1 };
+enum { PASS_COUNT = MMLP_PASS_BACKWARD_DW + 1, GROUP_COUNT = MMLP_GROUP_EXPERT_DP + 1 };
 
 typedef struct loaded_kernel {
     const bundle_kernel *kernel;
@@ -25,6 +26,15 @@ typedef struct loaded_kernel {
     int64_t least_tokens, most_tokens; /* it runs for */
 } loaded_kernel;
 
+typedef struct loaded_collective {
+    const bundle_collective *collective;
+    bundle_pass pass;    /* that enqueues it */
+    int position;        /* the kernel it is enqueued before; -1: at the end of the pass */
+    int input, output;   /* slots */
+    CUevent ready, done; /* its input is there; its output is */
+    bool under_way;      /* enqueued in this call, and nobody waits for it yet */
+} loaded_collective;
+
 struct mmlp_mlp {
     mmlp_context *context;
     const mmlp_bundle *bundle;
@@ -36,6 +46,12 @@ struct mmlp_mlp {
     bool touches[PASS_COUNT][LIFETIME_COUNT];
     /* A saved buffer that one forward kernel hands to another: it cannot be left out; or NULL. */
     const char *handed_on;
+    loaded_collective collectives[BUNDLE_MAX_COLLECTIVES];
+    int collective_count;
+    CUstream comm_stream;   /* of the collectives; NULL without any */
+    int regathered_buffer;  /* which backward_dw gathers into memory of the mlp; -1: none */
+    CUdeviceptr regathered; /* that memory, for max_tokens */
+    const comm *groups[GROUP_COUNT]; /* of mmlp_mlp_bind_comm */
 
     /* What follows changes between mlp_enter and mlp_leave. */
     _Atomic(const char *) inside; /* the function that a thread is in, or NULL */
@@ -58,14 +74,18 @@ void mlp_leave(mmlp_mlp *mlp);
 void memory_examine(mmlp_mlp *mlp);
 /* Where buffer `index` begins in the memory of its lifetime. Nothing overflows: tokens is at most
  * INT32_MAX, columns and buffers are bounded (bundle.h). */
-size_t memory_offset(const mmlp_bundle *bundle, int index, int64_t tokens);
+size_t memory_offset(const mmlp_mlp *mlp, int index, int64_t tokens);
 /* What a caller must provide for a pass; 0 for what the pass does not touch. */
 size_t memory_bytes(const mmlp_mlp *mlp, mmlp_pass pass, mmlp_lifetime lifetime, int64_t tokens);
-/* tokens is in [0, max_tokens], or ERROR_ARGUMENT. */
+/* Into how many parts ranks split the tokens of the caller's tensors. */
+int64_t memory_split(const mmlp_bundle *bundle);
+/* tokens is in [0, max_tokens] and can be split, or ERROR_ARGUMENT. */
 mmlp_status memory_check_tokens(const mmlp_mlp *mlp, int64_t tokens);
 
 /* ---- launch.c ------------------------------------------------------------------------------- */
 
+/* Whether a tensor, number or buffer is one of its parameters. */
+bool kernel_takes(const loaded_kernel *loaded, int slot);
 /* The tiles of a launch, those of a cluster as one; at most INT32_MAX after mmlp_mlp_load. */
 int64_t kernel_tiles(const bundle_kernel *kernel, int64_t tokens_or_elements);
 /* Enqueues one kernel. follows: another one of this call is before it in the stream, which a kernel

@@ -3,7 +3,7 @@
  * (arguments.c) and against the calls before it; then its kernels are enqueued, and what later
  * calls need to know is remembered: nothing of that when a launch failed.
  */
-#include "mlp.h"
+#include "collectives.h"
 
 /* What earlier forward passes have saved there is gone. */
 static void forget_written(mmlp_mlp *mlp, const pass_call *call)
@@ -15,18 +15,30 @@ static void forget_written(mmlp_mlp *mlp, const pass_call *call)
     }
 }
 
+/* The kernels of one pass, or of dgrad and the weight gradients, and the end of what ranks do
+ * together in them. */
+static mmlp_status run(mmlp_mlp *mlp, bundle_pass first, bundle_pass last, pass_call *call,
+                       void *stream)
+{
+    bool joined;
+    for (int pass = (int)first; pass <= (int)last; pass++)
+        MMLP_TRY(launch_pass(mlp, (bundle_pass)pass, call, stream));
+    return collectives_join(&joined, mlp, NULL, stream);
+}
+
 mmlp_status mmlp_mlp_forward(mmlp_mlp *mlp, const mmlp_forward_args *args, void *stream)
 {
     MMLP_TRY(mlp_enter(mlp, "mmlp_mlp_forward"));
     mmlp_status status = MMLP_OK;
     pass_call call;
+    MMLP_TRY_CLEANUP(collectives_check(mlp));
     MMLP_TRY_CLEANUP(arguments_take_forward(&call, mlp, args));
     MMLP_TRY_CLEANUP(wgrad_ring_check_writes(&mlp->ring, &call));
     if (call.tokens == 0)
         goto cleanup;
     const memory_range *saved = &call.ranges[RANGE_BUFFER + MMLP_LIFETIME_SAVED];
     forget_written(mlp, &call);
-    MMLP_TRY_CLEANUP(launch_pass(mlp, BUNDLE_FORWARD, &call, stream));
+    MMLP_TRY_CLEANUP(run(mlp, BUNDLE_FORWARD, BUNDLE_FORWARD, &call, stream));
     if (saved->bytes > 0)
         saved_passes_add(&mlp->saved, saved->begin, saved->bytes, call.tokens);
 
@@ -57,14 +69,15 @@ mmlp_status mmlp_mlp_dgrad(mmlp_mlp *mlp, const mmlp_dgrad_args *args, void *str
                            mlp->bundle->name, mlp->context->arch);
         goto cleanup;
     }
+    MMLP_TRY_CLEANUP(collectives_check(mlp));
     MMLP_TRY_CLEANUP(arguments_take_dgrad(&call, mlp, args));
     MMLP_TRY_CLEANUP(check_order(mlp, &call));
     forget_written(mlp, &call);
-    MMLP_TRY_CLEANUP(launch_pass(mlp, BUNDLE_DGRAD, &call, stream));
-    if (mlp->bundle->delay_wgrad_compute)
+    bool delays = mlp->bundle->delay_wgrad_compute;
+    MMLP_TRY_CLEANUP(
+        run(mlp, BUNDLE_DGRAD, delays ? BUNDLE_DGRAD : BUNDLE_BACKWARD_DW, &call, stream));
+    if (delays)
         wgrad_ring_push(&mlp->ring, &call);
-    else
-        MMLP_TRY_CLEANUP(launch_pass(mlp, BUNDLE_BACKWARD_DW, &call, stream));
 
 cleanup:
     mlp_leave(mlp);
@@ -78,8 +91,9 @@ mmlp_status mmlp_mlp_backward_dw(mmlp_mlp *mlp, void *stream)
     MMLP_TRY(mlp_enter(mlp, "mmlp_mlp_backward_dw"));
     mmlp_status status = MMLP_OK;
     pass_call *call;
+    MMLP_TRY_CLEANUP(collectives_check(mlp));
     MMLP_TRY_CLEANUP(wgrad_ring_pop(&call, &mlp->ring));
-    MMLP_TRY_CLEANUP(launch_pass(mlp, BUNDLE_BACKWARD_DW, call, stream));
+    MMLP_TRY_CLEANUP(run(mlp, BUNDLE_BACKWARD_DW, BUNDLE_BACKWARD_DW, call, stream));
 
 cleanup:
     mlp_leave(mlp);

@@ -58,7 +58,14 @@ typedef enum slot_access {
 } slot_access;
 
 typedef enum slot_dtype { DTYPE_PARAMS, DTYPE_FP32, DTYPE_WGRAD, DTYPE_EITHER } slot_dtype;
-typedef enum slot_dim { DIM_NONE, DIM_TOKENS, DIM_HIDDEN, DIM_FFN, DIM_FC1 } slot_dim;
+typedef enum slot_dim {
+    DIM_NONE,
+    DIM_TOKENS,
+    DIM_LOCAL_TOKENS,
+    DIM_HIDDEN,
+    DIM_FFN,
+    DIM_FC1
+} slot_dim;
 
 /* A tensor's part in one pass: the member of mmlp_forward_args or mmlp_dgrad_args. */
 typedef struct slot_part {

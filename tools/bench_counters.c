@@ -161,7 +161,7 @@ static int open_step(counted_step *step, run_step *run, mmlp_bundle **bundle,
 {
     int code = tool_open_bundle(bundle, o->spec, o->tile);
     if (code == 0)
-        code = tool_open_device(&run->context, "emulator", o->arch);
+        code = tool_open_device(&run->context, "emulator", 0, o->arch);
     if (code == 0)
         code = run_step_start(run, 1);
     if (code != 0)

@@ -49,7 +49,7 @@ static int load(double *elapsed, const subject *of, const char *cache_dir, int p
     mmlp_bundle *bundle = NULL;
     mmlp_context *context = NULL;
     mmlp_mlp *mlp = NULL;
-    int code = tool_open_device(&context, "emulator", of->arch);
+    int code = tool_open_device(&context, "emulator", 0, of->arch);
     double start = tool_milliseconds();
     if (code == 0)
         code = tool_open_bundle(&bundle, of->bundle, NULL);

@@ -92,7 +92,7 @@ static int choose(device *d, char arch[16], const char *which, const manifest *m
     mmlp_device_properties properties = MMLP_DEVICE_PROPERTIES_INIT;
     if (m->device)
         setenv("MMLP_EMULATOR_DEVICE", m->device, 0);
-    int code = tool_open_device(&context, which, NULL);
+    int code = tool_open_device(&context, which, 0, NULL);
     if (code != 0)
         return code;
     mmlp_status status = mmlp_context_properties(context, &properties);

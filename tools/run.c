@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ranks.h"
 #include "run_check.h"
 #include "run_file.h"
 #include "run_report.h"
@@ -142,6 +143,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 /* ---- one run -------------------------------------------------------------------------------- */
 
 typedef struct run {
+    ranks ranks;
+    int bound; /* from here on ranks wait for each other */
     mmlp_bundle *bundle;
     safetensors file;
     run_step step;
@@ -164,7 +167,29 @@ static int open_all(run *r, const options *o)
     mmlp_status status = mmlp_bundle_get(r->bundle, &r->step.properties);
     if (status != MMLP_OK)
         return tool_fail_status(status);
-    return tool_open_device(&r->step.context, o->device, o->arch);
+    int wanted = r->step.properties.tensor_model_parallel_size;
+    if (r->ranks.count != wanted)
+        return tool_fail(EXIT_USAGE,
+                         "%s has tensor_model_parallel_size %d, and there %s %d rank%s: mpirun -np "
+                         "%d megamlp-run ...",
+                         r->step.properties.name, wanted, r->ranks.count == 1 ? "is" : "are",
+                         r->ranks.count, r->ranks.count == 1 ? "" : "s", wanted);
+    r->step.ranks = r->ranks.count;
+    r->step.rank = r->ranks.rank;
+    return tool_open_device(&r->step.context, o->device, r->ranks.local, o->arch);
+}
+
+/* One rank's id reaches the others by MPI. */
+static int bind_ranks(run *r)
+{
+    mmlp_comm_id id = {0};
+    if (r->ranks.count == 1)
+        return 0;
+    mmlp_status status = r->ranks.rank == 0 ? mmlp_comm_unique_id(&id, r->step.context) : MMLP_OK;
+    if (status != MMLP_OK)
+        return tool_fail_status(status);
+    ranks_broadcast(&r->ranks, &id, sizeof id);
+    return run_step_bind(&r->step, &id);
 }
 
 static int make_inputs(run *r, const options *o)
@@ -186,6 +211,11 @@ static int run_all(run *r, const options *o)
         code = make_inputs(r, o);
     if (code == 0)
         code = run_step_load(&r->step, r->bundle);
+    code = ranks_agree(&r->ranks, code);
+    if (code == 0) {
+        r->bound = 1;
+        code = bind_ranks(r);
+    }
     if (code == 0 && o->random)
         code = run_step_random_inputs(&r->step, o->seed);
     if (code == 0)
@@ -193,15 +223,17 @@ static int run_all(run *r, const options *o)
     if (code == 0)
         code = run_step_execute(&r->step);
 
-    compare_table table = {0};
+    compare_table table = {.lines = r->ranks.rank > 0}; /* one heading */
     double errors[RUN_SLOT_COUNT];
+    if (code == 0 && o->check)
+        code = run_check_gather(&r->step, &r->ranks);
     if (code == 0 && o->check && o->file)
         code = run_check_file(&table, &r->step, r->bundle, &r->file, o->file);
     if (code == 0 && o->check)
-        code = run_check_reference(&table, errors, &r->step, r->bundle, o->check_tokens);
-    if (code == 0 && o->check)
+        code = run_check_reference(&table, errors, &r->step, r->bundle, o->check_tokens, &r->ranks);
+    if (code == 0 && o->check && r->ranks.rank == 0)
         putchar('\n');
-    if (code == 0)
+    if (code == 0 && r->ranks.rank == 0)
         run_report_kernels(&r->step, o->check ? errors : NULL);
     if (code == 0 && o->out)
         code = run_report_write(&r->step, o->out);
@@ -221,9 +253,14 @@ int main(int argc, char **argv)
     argp_parse(&parser, argc, argv, 0, NULL, &o);
 
     run r = {0};
+    ranks_start(&r.ranks, &argc, &argv);
     int code = run_all(&r, &o);
+    int aborts = r.bound && code != 0 && code != EXIT_CHECK_FAILED;
+    if (aborts && r.step.context)
+        mmlp_comm_abort(r.step.context, r.step.comm);
     run_step_free(&r.step);
     mmlp_bundle_close(r.bundle);
     safetensors_close(&r.file);
+    ranks_end(code, aborts);
     return code;
 }

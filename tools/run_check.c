@@ -32,6 +32,14 @@ compare_kind run_check_kind(run_slot slot)
     }
 }
 
+void run_check_name(char out[RUN_NAME_SIZE + 16], const run_step *s, const char *name)
+{
+    if (s->ranks > 1 && strncmp(name, "rank", 4) != 0)
+        snprintf(out, RUN_NAME_SIZE + 16, "rank%d.%s", s->rank, name);
+    else
+        snprintf(out, RUN_NAME_SIZE + 16, "%s", name);
+}
+
 /* A tensor, or NULL when there is none. */
 static const mmlp_tensor *view_of(const run_tensor *tensor)
 {
@@ -75,8 +83,9 @@ static int fp64_row(compare_table *table, double errors[RUN_SLOT_COUNT], const r
                     int microbatch, run_slot slot, const run_tensor *actual, const double *expected,
                     const double *terms)
 {
-    char name[RUN_NAME_SIZE];
-    run_step_name(name, s, microbatch, slot);
+    char base[RUN_NAME_SIZE], name[RUN_NAME_SIZE + 16];
+    run_step_name(base, s, microbatch, slot);
+    run_check_name(name, s, base);
     compare_case c = {.name = name,
                       .against = "fp64",
                       .dtype = s->properties.params_dtype,
@@ -93,6 +102,61 @@ static int fp64_row(compare_table *table, double errors[RUN_SLOT_COUNT], const r
     return code;
 }
 
+/* ---- tokens and sums of all ranks ----------------------------------------------------------- */
+
+static int is_of_tokens(run_slot slot)
+{
+    run_role role = run_slot_role(slot);
+    return role == RUN_INPUT || role == RUN_BUFFER || role == RUN_RESULT;
+}
+
+/* A host tensor of all tokens, from each rank's part on the host or (context) on the device. */
+static int gather_tokens(run_tensor *whole, const run_tensor *part, mmlp_context *context,
+                         const ranks *r)
+{
+    run_tensor own = {0};
+    int code = context ? run_tensor_download(&own, part, context) : 0;
+    const run_tensor *from = context ? &own : part;
+    *whole = *part;
+    whole->shape[0] *= r->count;
+    whole->bytes *= (size_t)r->count;
+    if (code == 0)
+        code = run_tensor_alloc_host(whole);
+    if (code == 0)
+        ranks_gather(r, whole->view.data, from->view.data, part->bytes);
+    run_tensor_free_host(&own);
+    return code;
+}
+
+static int is_split_by_tokens(const run_step *s, run_slot slot)
+{
+    int halves;
+    return s->properties.sequence_parallel && run_slot_role(slot) != RUN_BUFFER &&
+           run_slot_split(&halves, &s->properties, slot) == 0 && is_of_tokens(slot);
+}
+
+int run_check_gather(run_step *s, const ranks *r)
+{
+    int code = 0;
+    for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
+        if (run_slot_role(slot) != RUN_INPUT || !is_split_by_tokens(s, slot) ||
+            !run_step_uses(s, slot))
+            continue;
+        for (int i = 0; code == 0 && i < s->count; ++i) {
+            run_tensor whole, *host = run_step_host(s, i, slot);
+            code = run_step_download(s, i, slot);
+            if (code == 0)
+                code = gather_tokens(&whole, host, NULL, r);
+            if (code != 0)
+                break;
+            free(host->view.data);
+            *host = whole;
+            host->view.shape = host->shape;
+        }
+    }
+    return code;
+}
+
 /* ---- results of tokens ---------------------------------------------------------------------- */
 
 /* Some tokens of a microbatch: what the device has, and what fp64 gives. */
@@ -102,23 +166,31 @@ typedef struct token_sample {
     double *scale_terms;
 } token_sample;
 
-static int is_of_tokens(run_slot slot)
+static int take_tensor(run_tensor *out, run_step *s, int microbatch, run_slot slot, int64_t samples,
+                       const ranks *r)
 {
-    run_role role = run_slot_role(slot);
-    return role == RUN_INPUT || role == RUN_BUFFER || role == RUN_RESULT;
+    const run_tensor *host = run_step_host(s, microbatch, slot);
+    const run_tensor *device = run_step_device(s, microbatch, slot);
+    int on_host = host->view.data != NULL;
+    if (run_slot_role(slot) != RUN_RESULT || !is_split_by_tokens(s, slot))
+        return run_tensor_sample(out, on_host ? host : device, samples,
+                                 on_host ? NULL : s->context);
+    run_tensor whole = {0};
+    int code = gather_tokens(&whole, on_host ? host : device, on_host ? NULL : s->context, r);
+    if (code == 0)
+        code = run_tensor_sample(out, &whole, samples, NULL);
+    run_tensor_free_host(&whole);
+    return code;
 }
 
-static int take_sample(token_sample *out, run_step *s, int microbatch, int64_t samples)
+static int take_sample(token_sample *out, run_step *s, int microbatch, int64_t samples,
+                       const ranks *r)
 {
     int code = allocate(&out->scale_terms, (size_t)samples);
     for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
         if (!run_step_uses(s, slot) || !is_of_tokens(slot))
             continue;
-        const run_tensor *host = run_step_host(s, microbatch, slot);
-        const run_tensor *device = run_step_device(s, microbatch, slot);
-        code = host->view.data
-                   ? run_tensor_sample(&out->tensors[slot], host, samples, NULL)
-                   : run_tensor_sample(&out->tensors[slot], device, samples, s->context);
+        code = take_tensor(&out->tensors[slot], s, microbatch, slot, samples, r);
         if (code == 0 && run_slot_role(slot) != RUN_INPUT)
             code = allocate(&out->expected[slot], run_tensor_elements(&out->tensors[slot]));
     }
@@ -134,14 +206,16 @@ static void free_sample(token_sample *sample)
     free(sample->scale_terms);
 }
 
-static mmlp_status sample_forward(token_sample *sample, run_step *s, const mmlp_bundle *bundle)
+/* Each rank's part of a sum over ranks; the bias of fc2 is in that of rank 0 alone. */
+static mmlp_status sample_forward(token_sample *sample, run_step *s, const mmlp_bundle *bundle,
+                                  const mmlp_tensor *fc2_bias)
 {
     mmlp_reference_forward_args args = MMLP_REFERENCE_FORWARD_ARGS_INIT;
     args.hidden_states = &sample->tensors[RUN_HIDDEN_STATES].view;
     args.linear_fc1_weight = view_of(&s->shared.host[RUN_FC1_WEIGHT]);
     args.linear_fc1_bias = view_of(&s->shared.host[RUN_FC1_BIAS]);
     args.linear_fc2_weight = view_of(&s->shared.host[RUN_FC2_WEIGHT]);
-    args.linear_fc2_bias = view_of(&s->shared.host[RUN_FC2_BIAS]);
+    args.linear_fc2_bias = fc2_bias;
     args.per_token_scale = view_of(&sample->tensors[RUN_PER_TOKEN_SCALE]);
     args.stored_activation = &sample->tensors[RUN_ACTIVATION_OUTPUT].view;
     args.fc1_output = sample->expected[RUN_FC1_OUTPUT];
@@ -166,19 +240,40 @@ static mmlp_status sample_backward(token_sample *sample, run_step *s, const mmlp
     return mmlp_bundle_reference_backward(bundle, &args);
 }
 
+static int compute_sample(token_sample *sample, run_step *s, const mmlp_bundle *bundle,
+                          const ranks *r)
+{
+    const run_tensor *bias = &s->shared.host[RUN_FC2_BIAS];
+    run_tensor zeros = *bias;
+    int code = run_tensor_alloc_host(&zeros);
+    if (code != 0)
+        return code;
+    memset(zeros.view.data, 0, zeros.bytes);
+    int adds = !s->properties.communicates || s->rank == 0;
+    mmlp_status status =
+        sample_forward(sample, s, bundle, view_of(adds || !bias->view.data ? bias : &zeros));
+    if (status == MMLP_OK && s->train)
+        status = sample_backward(sample, s, bundle);
+    code = status == MMLP_OK ? 0 : tool_fail_status(status);
+    static const run_slot summed[] = {RUN_OUTPUT, RUN_GRAD_HIDDEN_STATES};
+    for (int i = 0; code == 0 && s->properties.communicates && i < 2; ++i)
+        if (sample->expected[summed[i]])
+            ranks_sum(r, sample->expected[summed[i]],
+                      run_tensor_elements(&sample->tensors[summed[i]]));
+    run_tensor_free_host(&zeros);
+    return code;
+}
+
 static int check_tokens_of(compare_table *table, double errors[RUN_SLOT_COUNT], run_step *s,
-                           const mmlp_bundle *bundle, int microbatch, int64_t check_tokens)
+                           const mmlp_bundle *bundle, int microbatch, int64_t check_tokens,
+                           const ranks *r)
 {
     int64_t tokens = s->microbatches[microbatch].tokens;
     int64_t samples = check_tokens < tokens ? check_tokens : tokens;
     token_sample sample = {0};
-    int code = take_sample(&sample, s, microbatch, samples);
-    if (code == 0) {
-        mmlp_status status = sample_forward(&sample, s, bundle);
-        if (status == MMLP_OK && s->train)
-            status = sample_backward(&sample, s, bundle);
-        code = status == MMLP_OK ? 0 : tool_fail_status(status);
-    }
+    int code = take_sample(&sample, s, microbatch, samples, r);
+    if (code == 0)
+        code = compute_sample(&sample, s, bundle, r);
     for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
         if (sample.expected[slot])
             code = fp64_row(table, errors, s, microbatch, slot, &sample.tensors[slot],
@@ -270,10 +365,13 @@ static int add_microbatch(gradient_sums *sums, run_step *s, const mmlp_bundle *b
 }
 
 static int check_sums(compare_table *table, double errors[RUN_SLOT_COUNT], run_step *s,
-                      const mmlp_bundle *bundle)
+                      const mmlp_bundle *bundle, const ranks *r)
 {
     gradient_sums sums = {0};
     int code = start_sums(&sums, s);
+    run_tensor *bias = &sums.actual[RUN_GRAD_FC2_BIAS];
+    if (code == 0 && bias->view.data && run_slot_is_partial(&s->properties, RUN_GRAD_FC2_BIAS))
+        ranks_sum_floats(r, bias->view.data, run_tensor_elements(bias));
     for (int i = 0; code == 0 && i < s->count; ++i)
         code = add_microbatch(&sums, s, bundle, i);
     for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
@@ -285,7 +383,7 @@ static int check_sums(compare_table *table, double errors[RUN_SLOT_COUNT], run_s
 }
 
 int run_check_reference(compare_table *table, double errors[RUN_SLOT_COUNT], run_step *s,
-                        const mmlp_bundle *bundle, int64_t check_tokens)
+                        const mmlp_bundle *bundle, int64_t check_tokens, const ranks *r)
 {
     progress_begin("computing the fp64 reference");
     int code = 0;
@@ -297,9 +395,9 @@ int run_check_reference(compare_table *table, double errors[RUN_SLOT_COUNT], run
         errors[slot] = -1;
     }
     for (int i = 0; code == 0 && i < s->count; ++i)
-        code = check_tokens_of(table, errors, s, bundle, i, check_tokens);
+        code = check_tokens_of(table, errors, s, bundle, i, check_tokens, r);
     if (code == 0 && s->train)
-        code = check_sums(table, errors, s, bundle);
+        code = check_sums(table, errors, s, bundle, r);
     progress_end();
     return code;
 }

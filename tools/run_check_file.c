@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "run_check.h"
+#include "run_shard.h"
 #include "tool.h"
 
 /* The F32 values of a file's tensor, of as many elements as the result has. */
@@ -72,7 +73,9 @@ static int check_expected(compare_table *table, run_step *s, const mmlp_bundle *
     if (code == 0 && slot == RUN_GRAD_PER_TOKEN_SCALE)
         code = find_scale_terms(&terms, s, bundle, microbatch);
     if (code == 0) {
-        compare_case c = {.name = expected->name,
+        char name[RUN_NAME_SIZE + 16];
+        run_check_name(name, s, expected->name);
+        compare_case c = {.name = name,
                           .against = "file",
                           .dtype = s->properties.params_dtype,
                           .kind = run_check_kind(slot),
@@ -88,29 +91,32 @@ static int check_expected(compare_table *table, run_step *s, const mmlp_bundle *
     return code;
 }
 
-/* What the file expects of a slot, or NULL. A main_grad that starts from nothing is a gradient too.
+/* What the file expects of a slot, if anything. A main_grad that starts from nothing is a gradient
+ * too.
  */
-static const safetensor *find_expected(const run_step *s, const safetensors *file, int microbatch,
-                                       run_slot slot)
+static int find_expected(run_shard *expected, int *found, const run_step *s,
+                         const safetensors *file, int microbatch, run_slot slot)
 {
     char name[RUN_NAME_SIZE];
     run_step_name(name, s, microbatch, slot);
-    const safetensor *expected = safetensors_find(file, name);
-    if (!expected && run_step_is_main_grad(s, slot) && !s->initial[slot].view.data)
-        expected = safetensors_find(file, run_slot_word(slot));
-    return expected;
+    int code = run_shard_find(expected, found, s, file, name, slot);
+    if (code == 0 && !*found && run_step_is_main_grad(s, slot) && !s->initial[slot].view.data)
+        code = run_shard_find(expected, found, s, file, run_slot_word(slot), slot);
+    return code;
 }
 
 static int check_slot(compare_table *table, run_step *s, const mmlp_bundle *bundle, int microbatch,
                       run_slot slot, const safetensors *file, const char *path)
 {
-    const safetensor *expected = find_expected(s, file, microbatch, slot);
-    if (!expected)
-        return 0;
-    if (!run_step_uses(s, slot))
-        return tool_fail(EXIT_INPUT, "%s: expects '%s', which %s does not give", path,
-                         expected->name, s->properties.name);
-    return check_expected(table, s, bundle, microbatch, slot, expected, path);
+    run_shard expected;
+    int found, code = find_expected(&expected, &found, s, file, microbatch, slot);
+    if (code == 0 && found && !run_step_uses(s, slot))
+        code = tool_fail(EXIT_INPUT, "%s: expects '%s', which %s does not give", path,
+                         expected.tensor.name, s->properties.name);
+    else if (code == 0 && found)
+        code = check_expected(table, s, bundle, microbatch, slot, &expected.tensor, path);
+    run_shard_free(&expected);
+    return code;
 }
 
 /* main_grad of a weight where gradients are of params_dtype. */
@@ -141,9 +147,15 @@ int run_check_file(compare_table *table, run_step *s, const mmlp_bundle *bundle,
             code = check_slot(table, s, bundle, i, slot, file, path);
     }
     /* The fc2 bias that is handed back to the caller. */
-    const safetensor *bias = safetensors_find(file, "output_bias");
-    if (code == 0 && bias && s->properties.fc2_bias != MMLP_FC2_BIAS_RETURNED)
-        return tool_fail(EXIT_INPUT, "%s: expects 'output_bias', which %s does not give", path,
-                         s->properties.name);
-    return code == 0 && bias ? check_expected(table, s, bundle, 0, RUN_FC2_BIAS, bias, path) : code;
+    run_shard bias = {0};
+    int found = 0;
+    if (code == 0)
+        code = run_shard_find(&bias, &found, s, file, "output_bias", RUN_FC2_BIAS);
+    if (code == 0 && found && s->properties.fc2_bias != MMLP_FC2_BIAS_RETURNED)
+        code = tool_fail(EXIT_INPUT, "%s: expects '%s', which %s does not give", path,
+                         bias.tensor.name, s->properties.name);
+    else if (code == 0 && found)
+        code = check_expected(table, s, bundle, 0, RUN_FC2_BIAS, &bias.tensor, path);
+    run_shard_free(&bias);
+    return code;
 }

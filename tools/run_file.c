@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "run_shard.h"
 #include "tool.h"
 
 /* ---- microbatches --------------------------------------------------------------------------- */
@@ -114,8 +115,13 @@ static int read_tensor(run_step *s, int microbatch, run_slot slot, const safeten
                        const char *path)
 {
     char name[RUN_NAME_SIZE];
+    run_shard shard;
+    int there;
     run_step_name(name, s, microbatch, slot);
-    const safetensor *found = safetensors_find(file, name);
+    int code = run_shard_find(&shard, &there, s, file, name, slot);
+    if (code != 0)
+        return code;
+    const safetensor *found = there ? &shard.tensor : NULL;
     if (!run_step_uses(s, slot)) {
         if (found && slot != RUN_GRAD_OUTPUT)
             return tool_fail(EXIT_INPUT, "%s: has a tensor '%s', but %s has none (%s)", path, name,
@@ -127,13 +133,14 @@ static int read_tensor(run_step *s, int microbatch, run_slot slot, const safeten
                          slot == RUN_GRAD_OUTPUT ? "; --pass train reads it" : "");
     run_tensor *host = run_step_host(s, microbatch, slot);
     run_tensor_describe(host, &s->properties, slot, s->microbatches[microbatch].tokens);
-    int code = check_shape(s, host, found, path);
+    code = check_shape(s, host, found, path);
     if (code == 0)
         code = run_tensor_alloc_host(host);
     if (code == 0)
         code = convert(host, found, path);
     if (code == 0)
         code = run_tensor_upload(run_step_device(s, microbatch, slot), host, s->context);
+    run_shard_free(&shard);
     return code;
 }
 
@@ -163,25 +170,35 @@ static int read_initials(run_step *s, const safetensors *file, const char *path)
         const char *name;
     } weights[] = {{RUN_GRAD_FC1_WEIGHT, "main_grad_init.linear_fc1.weight"},
                    {RUN_GRAD_FC2_WEIGHT, "main_grad_init.linear_fc2.weight"}};
-    const safetensor *found[2];
-    for (int i = 0; i < 2; ++i)
-        found[i] = safetensors_find(file, weights[i].name);
-    if (!found[0] && !found[1])
-        return 0;
-    if (!found[0] || !found[1])
-        return tool_fail(EXIT_INPUT, "%s: has '%s', but '%s' is missing: both or none", path,
+    run_shard shards[2] = {0};
+    int found[2] = {0}, code = 0;
+    for (int i = 0; code == 0 && i < 2; ++i)
+        code = run_shard_find(&shards[i], &found[i], s, file, weights[i].name, weights[i].gradient);
+    if (code == 0 && found[0] != found[1])
+        code = tool_fail(EXIT_INPUT, "%s: has '%s', but '%s' is missing: both or none", path,
                          weights[found[0] ? 0 : 1].name, weights[found[0] ? 1 : 0].name);
-    if (!s->properties.gradient_accumulation_fusion)
-        return tool_fail(EXIT_INPUT,
+    else if (code == 0 && found[0] && !s->properties.gradient_accumulation_fusion)
+        code = tool_fail(EXIT_INPUT,
                          "%s: has '%s', but %s has no main_grad (gradient_accumulation_fusion = "
                          "false)",
                          path, weights[0].name, s->properties.name);
-    for (int i = 0; i < 2; ++i) {
-        int code = read_initial(s, weights[i].gradient, found[i], path);
-        if (code != 0)
-            return code;
-    }
-    return 0;
+    for (int i = 0; code == 0 && found[0] && i < 2; ++i)
+        code = read_initial(s, weights[i].gradient, &shards[i].tensor, path);
+    for (int i = 0; i < 2; ++i)
+        run_shard_free(&shards[i]);
+    return code;
+}
+
+/* Of all ranks. A tensor that cannot be split over them is refused by its shape later. */
+static int find_tokens(int64_t *tokens, const run_step *s, const safetensors *file,
+                       const char *name)
+{
+    run_shard part;
+    int found, code = run_shard_find(&part, &found, s, file, name, RUN_HIDDEN_STATES);
+    if (code == 0 && found && part.tensor.view.ndim > 0)
+        *tokens = part.tensor.shape[0] * (s->properties.sequence_parallel ? s->ranks : 1);
+    run_shard_free(&part);
+    return code;
 }
 
 int run_file_read(run_step *s, const safetensors *file, const char *path)
@@ -190,9 +207,7 @@ int run_file_read(run_step *s, const safetensors *file, const char *path)
     for (int i = 0; code == 0 && i < s->count; ++i) {
         char name[RUN_NAME_SIZE];
         run_step_name(name, s, i, RUN_HIDDEN_STATES);
-        const safetensor *hidden_states = safetensors_find(file, name);
-        if (hidden_states && hidden_states->view.ndim > 0)
-            s->microbatches[i].tokens = hidden_states->shape[0];
+        code = find_tokens(&s->microbatches[i].tokens, s, file, name);
     }
     for (run_slot slot = 0; code == 0 && slot < RUN_SLOT_COUNT; ++slot) {
         run_role role = run_slot_role(slot);

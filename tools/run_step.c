@@ -103,6 +103,14 @@ int run_step_load(run_step *s, const mmlp_bundle *bundle)
     return status == MMLP_OK ? 0 : tool_fail_status(status);
 }
 
+int run_step_bind(run_step *s, const mmlp_comm_id *id)
+{
+    mmlp_status status = mmlp_comm_create(&s->comm, s->context, id, s->ranks, s->rank);
+    if (status == MMLP_OK)
+        status = mmlp_mlp_bind_comm(s->mlp, MMLP_GROUP_TP, s->comm);
+    return status == MMLP_OK ? 0 : tool_fail_status(status);
+}
+
 static int random_input(run_step *s, int microbatch, run_slot slot, uint64_t seed)
 {
     run_tensor *device = run_step_device(s, microbatch, slot);
@@ -113,7 +121,9 @@ static int random_input(run_step *s, int microbatch, run_slot slot, uint64_t see
     /* Weights that keep the size of what they multiply. */
     double std =
         slot == RUN_FC1_WEIGHT || slot == RUN_FC2_WEIGHT ? 1 / sqrt((double)device->shape[1]) : 1;
-    uint64_t own = seed << 32 | (uint64_t)microbatch << 8 | slot;
+    int halves, is_split = run_slot_split(&halves, &s->properties, slot) >= 0;
+    uint64_t rank = is_split ? (uint64_t)s->rank : 0;
+    uint64_t own = seed << 32 | rank << 24 | (uint64_t)microbatch << 8 | slot;
     mmlp_status status = mmlp_mlp_fill_normal(s->mlp, &device->view, std, own, NULL);
     return status == MMLP_OK ? 0 : tool_fail_status(status);
 }
@@ -352,5 +362,6 @@ void run_step_free(run_step *s)
     free(s->microbatches);
     free(s->kernel_ms);
     mmlp_mlp_unload(s->mlp);
+    mmlp_comm_destroy(s->context, s->comm);
     mmlp_context_destroy(s->context);
 }

@@ -13,7 +13,7 @@ typedef struct run_set {
 } run_set;
 
 typedef struct run_microbatch {
-    int64_t tokens;
+    int64_t tokens; /* of all ranks */
     run_set set;
     void *saved, *pending; /* device memory */
 } run_microbatch;
@@ -21,6 +21,8 @@ typedef struct run_microbatch {
 typedef struct run_step {
     mmlp_context *context;
     mmlp_mlp *mlp;
+    int ranks, rank;       /* that share the MLP */
+    struct ncclComm *comm; /* of them; NULL where there is one */
     mmlp_bundle_properties properties;
     int train; /* a training step; otherwise a forward pass */
     int infer; /* the forward pass saves nothing */
@@ -53,6 +55,8 @@ int run_step_is_main_grad(const run_step *s, run_slot slot);
 int run_step_start(run_step *s, int microbatches);
 /* Kernels: compiled and loaded. */
 int run_step_load(run_step *s, const mmlp_bundle *bundle);
+/* The ranks' communicator, with the id that one of them has made: all call. */
+int run_step_bind(run_step *s, const mmlp_comm_id *id);
 int run_step_random_inputs(run_step *s, uint64_t seed);
 int run_step_allocate(run_step *s);
 int run_step_execute(run_step *s);

@@ -29,6 +29,26 @@ run_role run_slot_role(run_slot slot)
     return slots[slot].role;
 }
 
+int run_slot_split(int *halves, const mmlp_bundle_properties *mlp, run_slot slot)
+{
+    *halves = 1;
+    for (int axis = 0; axis < 2; ++axis) {
+        run_extent extent = slots[slot].extents[axis];
+        if (extent == RUN_FC1)
+            *halves = mlp->gated_linear_unit ? 2 : 1;
+        if (extent == RUN_FC1 || extent == RUN_FFN ||
+            (extent == RUN_LOCAL && mlp->sequence_parallel))
+            return axis;
+    }
+    return -1;
+}
+
+int run_slot_is_partial(const mmlp_bundle_properties *mlp, run_slot slot)
+{
+    return (slot == RUN_GRAD_FC2_BIAS && mlp->sequence_parallel) ||
+           (slot == RUN_GRAD_PER_TOKEN_SCALE && mlp->tensor_model_parallel_size > 1);
+}
+
 /* ---- shapes and types ----------------------------------------------------------------------- */
 
 static void set_type(run_tensor *tensor, const char *dtype)
@@ -45,6 +65,8 @@ static int64_t size_of(run_extent extent, const mmlp_bundle_properties *mlp, int
     switch (extent) {
     case RUN_TOKENS:
         return tokens;
+    case RUN_LOCAL:
+        return mlp->sequence_parallel ? tokens / mlp->tensor_model_parallel_size : tokens;
     case RUN_HIDDEN:
         return mlp->hidden_size;
     case RUN_FFN:

@@ -18,6 +18,7 @@ typedef enum run_role {
 typedef enum run_extent {
     RUN_NONE,
     RUN_TOKENS,
+    RUN_LOCAL,  /* tokens of this rank: all of them without sequence_parallel */
     RUN_HIDDEN, /* hidden_size */
     RUN_FFN,    /* ffn_hidden_size */
     RUN_FC1     /* fc1_output_size */
@@ -31,8 +32,8 @@ typedef enum run_type {
 
 /* X(SLOT, "name", role, rows, columns, type); a buffer's type is what the library says. */
 #define RUN_SLOTS(X)                                                                               \
-    X(HIDDEN_STATES, "hidden_states", INPUT, TOKENS, HIDDEN, PARAMS)                               \
-    X(GRAD_OUTPUT, "grad_output", INPUT, TOKENS, HIDDEN, PARAMS)                                   \
+    X(HIDDEN_STATES, "hidden_states", INPUT, LOCAL, HIDDEN, PARAMS)                                \
+    X(GRAD_OUTPUT, "grad_output", INPUT, LOCAL, HIDDEN, PARAMS)                                    \
     X(PER_TOKEN_SCALE, "per_token_scale", INPUT, TOKENS, NONE, FP32)                               \
     X(FC1_WEIGHT, "linear_fc1.weight", PARAMETER, FC1, HIDDEN, PARAMS)                             \
     X(FC1_BIAS, "linear_fc1.bias", PARAMETER, FC1, NONE, PARAMS)                                   \
@@ -40,10 +41,10 @@ typedef enum run_type {
     X(FC2_BIAS, "linear_fc2.bias", PARAMETER, HIDDEN, NONE, PARAMS)                                \
     X(FC1_OUTPUT, "fc1_output", BUFFER, TOKENS, FC1, PARAMS)                                       \
     X(ACTIVATION_OUTPUT, "activation_output", BUFFER, TOKENS, FFN, PARAMS)                         \
-    X(OUTPUT, "output", RESULT, TOKENS, HIDDEN, PARAMS)                                            \
+    X(OUTPUT, "output", RESULT, LOCAL, HIDDEN, PARAMS)                                             \
     X(RECOMPUTED_ACTIVATION, "recomputed_activation", BUFFER, TOKENS, FFN, PARAMS)                 \
     X(GRAD_FC1_OUTPUT, "grad_fc1_output", BUFFER, TOKENS, FC1, PARAMS)                             \
-    X(GRAD_HIDDEN_STATES, "grad.hidden_states", RESULT, TOKENS, HIDDEN, PARAMS)                    \
+    X(GRAD_HIDDEN_STATES, "grad.hidden_states", RESULT, LOCAL, HIDDEN, PARAMS)                     \
     X(GRAD_PER_TOKEN_SCALE, "grad.per_token_scale", RESULT, TOKENS, NONE, FP32)                    \
     X(GRAD_FC1_WEIGHT, "grad.linear_fc1.weight", GRADIENT, FC1, HIDDEN, WEIGHT_GRADIENT)           \
     X(GRAD_FC1_BIAS, "grad.linear_fc1.bias", GRADIENT, FC1, NONE, FP32)                            \
@@ -59,6 +60,11 @@ typedef enum run_slot {
 
 const char *run_slot_word(run_slot slot); /* its name in the table */
 run_role run_slot_role(run_slot slot);
+/* The axis along which tensor-parallel ranks split a tensor, or -1; *halves: 2 where gate and up
+ * are split each by itself. */
+int run_slot_split(int *halves, const mmlp_bundle_properties *mlp, run_slot slot);
+/* Whether a rank has a part of a sum, which nobody adds up in a pass. */
+int run_slot_is_partial(const mmlp_bundle_properties *mlp, run_slot slot);
 
 /* An owned tensor; view.data is NULL while there is none. */
 typedef struct run_tensor {
@@ -67,7 +73,7 @@ typedef struct run_tensor {
     size_t bytes;
 } run_tensor;
 
-/* Gives `tensor` the shape and type of the slot; no memory yet. */
+/* Gives `tensor` the shape and type of the slot; no memory yet. tokens: of all ranks. */
 void run_tensor_describe(run_tensor *tensor, const mmlp_bundle_properties *mlp, run_slot slot,
                          int64_t tokens);
 /* A matrix of a type that is given by its word ("bf16"). */

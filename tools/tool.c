@@ -154,10 +154,11 @@ static int choose_emulated_device(const char *arch)
     return 0;
 }
 
-static mmlp_status create_context(mmlp_context **out, const char *driver)
+static mmlp_status create_context(mmlp_context **out, const char *driver, int ordinal)
 {
     mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
     options.driver = driver;
+    options.device = ordinal;
     options.log = tool_log;
     return mmlp_context_create(out, &options);
 }
@@ -178,7 +179,7 @@ static int check_arch(mmlp_context *context, const char *arch)
     return 0;
 }
 
-int tool_open_device(mmlp_context **out, const char *device, const char *arch)
+int tool_open_device(mmlp_context **out, const char *device, int ordinal, const char *arch)
 {
     *out = NULL;
     int automatic = strcmp(device, "auto") == 0;
@@ -188,7 +189,7 @@ int tool_open_device(mmlp_context **out, const char *device, const char *arch)
     const char *driver = automatic ? getenv("MMLP_DRIVER") : device;
     mmlp_status status;
     if (!driver || driver[0] == '\0') {
-        status = create_context(out, "cuda");
+        status = create_context(out, "cuda", ordinal);
         if (status == MMLP_OK) {
             driver = "cuda";
         } else {
@@ -198,10 +199,11 @@ int tool_open_device(mmlp_context **out, const char *device, const char *arch)
         }
     }
     if (!*out) {
-        int code = strcmp(driver, "cuda") == 0 ? 0 : choose_emulated_device(arch);
+        int is_gpu = strcmp(driver, "cuda") == 0;
+        int code = is_gpu ? 0 : choose_emulated_device(arch);
         if (code != 0)
             return code;
-        status = create_context(out, driver);
+        status = create_context(out, driver, is_gpu ? ordinal : 0);
         if (status != MMLP_OK)
             return tool_fail_status(status);
     }

@@ -37,9 +37,10 @@ double tool_milliseconds(void);
  * Opens the context that --device (auto, cuda, emulator) and --arch (NULL: whatever the device is)
  * ask for. auto: $MMLP_DRIVER if set, else the NVIDIA driver if one works, else the emulator, with
  * one line of notice on stderr. On the emulator the emulated GPU is chosen to suit `arch`, unless
- * $MMLP_EMULATOR_DEVICE says otherwise. Returns 0, or the exit code after printing why.
+ * $MMLP_EMULATOR_DEVICE says otherwise. ordinal: which GPU; an emulated one is each process's own.
+ * Returns 0, or the exit code after printing why.
  */
-int tool_open_device(mmlp_context **out, const char *device, const char *arch);
+int tool_open_device(mmlp_context **out, const char *device, int ordinal, const char *arch);
 
 /*
  * Opens NAME.mlp, or makes a bundle from SPEC.lua with the megamlp-gen beside this program. The

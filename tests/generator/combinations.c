@@ -362,6 +362,15 @@ Test(combinations, refusals_are_in_megatrons_words)
         "  hidden_size = 64, num_moe_experts = 2, tensor_model_parallel_size = 2,\n"
         "  add_bias_linear = true",
         "bad.lua:3:3: Bias in Moe is only supported when expert_tensor_parallel_size is 1");
+    char *content = spec_text_config("hidden_size = 64, tensor_model_parallel_size = 2, "
+                                     "sequence_parallel = true",
+                                     "per_token_scale = true");
+    spec_text_fails(content,
+                    "bad.lua:4:63: ModuleSpec.params.per_token_scale: its fc2 bias is added "
+                    "to a rank's part of the tokens (sequence_parallel), and the scale is "
+                    "of all of them; add_bias_linear = false, or skip_bias_add = false of "
+                    "fc2");
+    free(content);
 }
 
 static void warns(combination c, const char *warnings)

@@ -115,9 +115,41 @@ Test(plan, collectives_stand_where_megatron_has_them)
               "linear_fc1 linear_fc2 all_reduce linear_fc2_bias");
     steps_are(TP2 ", add_bias_linear = false", "", PLAN_DGRAD, "linear_fc2 linear_fc1 all_reduce");
     steps_are(TP2 ", add_bias_linear = false, sequence_parallel = true", "", PLAN_DGRAD,
-              "all_gather linear_fc2 linear_fc1 reduce_scatter");
-    steps_are(TP2 ", sequence_parallel = true", "", PLAN_BACKWARD_DW,
-              "linear_fc2 all_gather linear_fc1");
+              "all_gather linear_fc2 all_gather linear_fc1 reduce_scatter");
+    steps_are(TP2 ", sequence_parallel = true", "", PLAN_BACKWARD_DW, "linear_fc2 linear_fc1");
+}
+
+/* Of each collective of dgrad, the step that waits for it: "backward_dw linear_fc1". */
+static void joins_are(const char *fields, const char *wanted)
+{
+    module_spec spec;
+    plan p;
+    text joins = TEXT_INIT;
+    build(&p, &spec, fields, "");
+    for (int i = 0; i < p.step_count; i++) {
+        if (p.steps[i].kind != PLAN_COLLECTIVE || p.steps[i].pass != PLAN_DGRAD)
+            continue;
+        bool at_end;
+        int join = plan_collective_join(&p, i, &at_end);
+        text_printf(&joins, "%s%s: %s %s", joins.length ? ", " : "", p.steps[i].output,
+                    at_end ? "the" : plan_pass_name(p.steps[join].pass),
+                    at_end ? "end" : p.steps[join].name);
+    }
+    cr_assert_str_eq(text_string(&joins), wanted);
+    text_free(&joins);
+    plan_free(&p);
+    spec_free(&spec);
+}
+
+Test(plan, collectives_are_waited_for_where_their_output_is_read)
+{
+#define SP2 TP2 ", sequence_parallel = true"
+    joins_are(TP2, "grad.hidden_states: the end");
+    joins_are(SP2, "gathered_grad_output: dgrad linear_fc2, regathered_hidden_states: backward_dw "
+                   "linear_fc1, grad.hidden_states: the end");
+    joins_are(SP2 ", delay_wgrad_compute = true",
+              "gathered_grad_output: dgrad linear_fc2, regathered_hidden_states: the end, "
+              "grad.hidden_states: the end");
 }
 
 Test(plan, an_expert_leaves_communication_to_its_dispatcher)

@@ -102,7 +102,7 @@ Test(bundle, another_format_says_to_generate_again)
     json_object_set_new(made.manifest, "format", json_integer(1));
     made_write(&made);
     cr_expect_eq(open_it(&made), MMLP_ERROR_FORMAT);
-    cr_expect(strstr(mmlp_last_error(), "format: found 1, this library reads format 4: generate "
+    cr_expect(strstr(mmlp_last_error(), "format: found 1, this library reads format 5: generate "
                                         "the bundle again"),
               "%s", mmlp_last_error());
     made_free(&made);
@@ -184,6 +184,17 @@ static const struct {
      "files: found \"a/b\", wanted a file name without '/'"},
     {"files...", "\"00000000000000000000000000000000\"",
      "files: found \"..\", wanted a file name without '/'"},
+    {"collectives", "7", "collectives: found 7, wanted an array of 0 to 8"},
+    {"collectives",
+     "[{\"pass\": \"init\", \"operation\": \"all_reduce\", \"input\": \"output\", \"output\": "
+     "\"output\", \"before\": \"end\"}]",
+     "collectives[0].pass: found \"init\""},
+    {"collectives",
+     "[{\"pass\": \"forward\", \"operation\": \"broadcast\", \"input\": \"output\", \"output\": "
+     "\"output\", \"before\": \"end\"}]",
+     "collectives[0].operation: found \"broadcast\""},
+    {"collectives", "[{}]", "collectives[0]."},
+    {"mlp.sequence_parallel", "1", "mlp.sequence_parallel: found 1"},
     {"buffers", "{}", "buffers: found an object, wanted an array of 0 to 16"},
     {"buffers.0", "7", "buffers[0].name: found nothing"},
     {"buffers.0.name", "\"activation_output\"",

@@ -36,6 +36,8 @@
     X(cuStreamCreate, (CUstream * stream, unsigned flags), (stream, flags))                        \
     X(cuStreamDestroy, (CUstream stream), (stream))                                                \
     X(cuStreamSynchronize, (CUstream stream), (stream))                                            \
+    X(cuStreamQuery, (CUstream stream), (stream))                                                  \
+    X(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned flags), (stream, event, flags)) \
     X(cuEventCreate, (CUevent * event, unsigned flags), (event, flags))                            \
     X(cuEventDestroy, (CUevent event), (event))                                                    \
     X(cuEventRecord, (CUevent event, CUstream stream), (event, stream))                            \

@@ -316,17 +316,6 @@ Test(load, a_kernel_without_its_entry_is_refused)
     made_free(&made);
 }
 
-Test(load, tensor_parallelism_is_not_supported_yet)
-{
-    made_bundle made = made_start();
-    json_object_set_new(json_object_get(made.manifest, "mlp"), "tensor_model_parallel_size",
-                        json_integer(4));
-    cr_expect_eq(load_made(&made, ""), MMLP_ERROR_UNSUPPORTED);
-    cr_expect(strstr(mmlp_last_error(), "tensor_model_parallel_size is 4; tensor parallelism is "
-                                        "not supported yet"));
-    made_free(&made);
-}
-
 Test(load, a_device_without_a_kernel_family_is_refused)
 {
     made_bundle made = made_start();

@@ -77,7 +77,7 @@ static const struct {
     {"made_fc1.cu", fc1_source}, {"made_fc2.cu", fc2_source}, {"made_fill.cu", fill_source}};
 
 static const char manifest_text[] = TEXT({
-    "format" : 4,
+    "format" : 5,
     "hash" : "00000000000000000000000000000000",
     "name" : "made",
     "generator" : "by hand",
@@ -91,6 +91,7 @@ static const char manifest_text[] = TEXT({
         "per_token_scale" : true,
         "fc2_bias" : "returned",
         "tensor_model_parallel_size" : 1,
+        "sequence_parallel" : false,
         "save_activation" : false,
         "has_clamp_or_relu" : false,
         "gradient_accumulation_fusion" : true,
@@ -102,6 +103,7 @@ static const char manifest_text[] = TEXT({
     },
     "guarantees" : {"determinism" : "runs repeat bit for bit", "rounding" : "nowhere"},
     "files" : {},
+    "collectives" : [],
     "buffers" : [
         {
             "name" : "fc1_output",

@@ -255,11 +255,14 @@ typedef struct mmlp_bundle_properties {
     int save_activation;              /* activation_output is kept from forward to backward */
     const char *determinism;          /* one line: what repeated runs give; owned by the bundle */
     const char *rounding;             /* one line: where values are rounded; owned by the bundle */
+    int communicates;      /* its tensor-parallel ranks do in their passes: mmlp_mlp_bind_comm */
+    int sequence_parallel; /* hidden_states, output and their gradients are a rank's part of the
+                            * tokens, 1 / tensor_model_parallel_size of them */
 } mmlp_bundle_properties;
 #define MMLP_BUNDLE_PROPERTIES_INIT                                                                \
     {                                                                                              \
         sizeof(mmlp_bundle_properties), 0, 0, 0, 0, 0, 0, 0, 0, MMLP_FC2_BIAS_NONE, 0, 0, 0, 0, 0, \
-            0, 0                                                                                   \
+            0, 0, 0, 0                                                                             \
     }
 
 MMLP_API mmlp_status mmlp_bundle_get(const mmlp_bundle *bundle, mmlp_bundle_properties *properties);
@@ -347,22 +350,43 @@ typedef struct mmlp_mlp_options {
     int64_t max_tokens; /* the most tokens a call may have; 0: 65536 */
     int wgrad_depth;    /* with delay_wgrad_compute: how many dgrad calls may wait for their
                          * backward_dw, each with a pending buffer of its own; 0: 1 */
+    /* 1, with sequence_parallel and delay_wgrad_compute: backward_dw gathers the input again, into
+     * one buffer of max_tokens that the mlp owns, instead of keeping it in every `pending`; the
+     * plan has both costs. */
+    int regather_input;
 } mmlp_mlp_options;
 #define MMLP_MLP_OPTIONS_INIT                                                                      \
     {                                                                                              \
-        sizeof(mmlp_mlp_options), 0, 0                                                             \
+        sizeof(mmlp_mlp_options), 0, 0, 0                                                          \
     }
 
 /*
  * Compiles (or takes from the bundle or a cache) and loads every kernel the MLP can ever need,
  * missing ones in parallel. Blocks. ERROR_COMPILE names the template's file:line; ERROR_DRIVER:
- * NVRTC is needed and not found; ERROR_UNSUPPORTED: no kernel family for this device, or tensor
- * parallelism.
+ * NVRTC is needed and not found; ERROR_UNSUPPORTED: no kernel family for this device.
  */
 MMLP_API mmlp_status mmlp_mlp_load(mmlp_mlp **out, mmlp_context *context, const mmlp_bundle *bundle,
                                    const mmlp_mlp_options *options);
 /* NULL allowed. No pass may be running. */
 MMLP_API void mmlp_mlp_unload(mmlp_mlp *mlp);
+
+/* Ranks that work together: see Megatron's parallel_state. */
+typedef enum mmlp_group {
+    MMLP_GROUP_TP,       /* share an MLP: tensor_model_parallel_size ranks */
+    MMLP_GROUP_DP,       /* have the same weights and other tokens */
+    MMLP_GROUP_EXPERT_DP /* the same for the weights of experts */
+} mmlp_group;
+
+/*
+ * Borrows a communicator for as long as the mlp is loaded; one of each group. Blocks until all of
+ * its ranks have bound theirs: they exchange once what must be the same (the MLP, max_tokens,
+ * regather_input) and all refuse when it is not. The passes of an mlp with
+ * tensor_model_parallel_size above 1 need MMLP_GROUP_TP, but for experts whose tokens travel
+ * outside (explicit_expert_comm). Every pass must then be called by all ranks, in the same order,
+ * with as many tokens. ERROR_ARGUMENT: NULL, another size or device; ERROR_ORDER: the group is
+ * bound already; ERROR_COMM: ranks disagree, or one has failed; ERROR_DRIVER: no NCCL.
+ */
+MMLP_API mmlp_status mmlp_mlp_bind_comm(mmlp_mlp *mlp, mmlp_group group, struct ncclComm *comm);
 
 typedef enum mmlp_pass { MMLP_PASS_FORWARD, MMLP_PASS_DGRAD, MMLP_PASS_BACKWARD_DW } mmlp_pass;
 
