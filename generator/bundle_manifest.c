@@ -26,17 +26,18 @@ static json_t *mlp_to_json(const plan *p)
 {
     const module_spec *spec = p->spec;
     return json_pack(
-        "{s:I, s:I, s:I, s:b, s:s, s:b, s:b, s:s, s:I, s:b, s:b, s:b, s:b, s:b}", "hidden_size",
-        (json_int_t)p->hidden_size, "ffn_hidden_size", (json_int_t)p->ffn_hidden_size,
-        "fc1_output_size", (json_int_t)p->fc1_output_size, "gated_linear_unit",
-        (int)spec->config.gated_linear_unit, "params_dtype",
+        "{s:I, s:I, s:I, s:b, s:s, s:b, s:b, s:s, s:I, s:b, s:b, s:b, s:b, s:b, s:b}",
+        "hidden_size", (json_int_t)p->hidden_size, "ffn_hidden_size",
+        (json_int_t)p->ffn_hidden_size, "fc1_output_size", (json_int_t)p->fc1_output_size,
+        "gated_linear_unit", (int)spec->config.gated_linear_unit, "params_dtype",
         spec_dtype_name(spec->config.params_dtype), "add_bias_linear",
         (int)spec->config.add_bias_linear, "per_token_scale", (int)spec->mlp.per_token_scale,
         "fc2_bias", plan_fc2_bias_name(p->fc2_bias), "tensor_model_parallel_size",
-        (json_int_t)p->ranks, "sequence_parallel", (int)p->sequence_parallel, "save_activation",
-        (int)spec->config.save_activation, "has_clamp_or_relu", (int)p->has_clamp_or_relu,
-        "gradient_accumulation_fusion", (int)spec->config.gradient_accumulation_fusion,
-        "delay_wgrad_compute", (int)spec->config.delay_wgrad_compute);
+        (json_int_t)p->ranks, "sequence_parallel", (int)p->sequence_parallel, "is_expert",
+        (int)spec->mlp.is_expert, "save_activation", (int)spec->config.save_activation,
+        "has_clamp_or_relu", (int)p->has_clamp_or_relu, "gradient_accumulation_fusion",
+        (int)spec->config.gradient_accumulation_fusion, "delay_wgrad_compute",
+        (int)spec->config.delay_wgrad_compute);
 }
 
 /* std: what the config says where the linear has no init_method of its own; negative: unknown. */

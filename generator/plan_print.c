@@ -471,6 +471,39 @@ static void print_memory(text *out, const plan *p)
                     config->delay_wgrad_compute ? " and keep as much less pending" : "");
 }
 
+/* What mmlp_mlp_reduce_grads sums, in its order: that in which the passes finish. */
+static void print_reductions(text *out, const plan *p)
+{
+    const spec_config *config = &p->spec->config;
+    double element = (double)spec_dtype_bytes(plan_wgrad_dtype(p));
+    const struct {
+        const char *name, *meanwhile;
+        double bytes;
+        bool there, is_partial;
+    } gradients[] = {
+        {"linear_fc1.bias", "what follows linear_fc1_bias", 4 * (double)p->fc1_output_size,
+         config->add_bias_linear, false},
+        {"linear_fc2.bias", "what follows linear_fc2_bias", 4 * (double)p->hidden_size,
+         config->add_bias_linear, p->sequence_parallel},
+        {"linear_fc2.weight", "backward_dw linear_fc1",
+         element * (double)p->hidden_size * (double)p->ffn_hidden_size, true, false},
+        {"linear_fc1.weight", "what follows the MLP",
+         element * (double)p->fc1_output_size * (double)p->hidden_size, true, false},
+    };
+    text_printf(out, "\ngradients over the %sdata-parallel ranks (mmlp_mlp_reduce_grads)\n",
+                p->spec->mlp.is_expert ? "expert " : "");
+    for (size_t i = 0; i < sizeof gradients / sizeof *gradients; i++) {
+        if (!gradients[i].there)
+            continue;
+        text_printf(out, "  %-18s ", gradients[i].name);
+        print_scaled(out, gradients[i].bytes, "B");
+        text_printf(out, ", meanwhile %s", gradients[i].meanwhile);
+        if (gradients[i].is_partial)
+            text_printf(out, "; over the %lld tensor-parallel ranks first", (long long)p->ranks);
+        text_puts(out, "\n");
+    }
+}
+
 static void print_kernels(text *out, const plan *p)
 {
     text_puts(out, "\nkernels that can ever be needed\n");
@@ -509,6 +542,7 @@ mmlp_status plan_print(text *out, const plan *p)
     MMLP_TRY(print_passes(out, p));
     print_buffers(out, p);
     print_memory(out, p);
+    print_reductions(out, p);
     print_kernels(out, p);
     text_puts(out, "\nguarantees\n  deterministic: ");
     plan_print_determinism(out, p);

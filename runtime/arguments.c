@@ -256,6 +256,16 @@ mmlp_status arguments_take_forward(pass_call *out, const mmlp_mlp *mlp,
     return check_overlaps(out);
 }
 
+mmlp_status arguments_take_gradient(pass_call *out, const mmlp_mlp *mlp, int slot,
+                                    const mmlp_tensor *tensor)
+{
+    if (presence_of(mlp->bundle, slot_tensors[slot].parts[BUNDLE_DGRAD].when) == ABSENT)
+        return mmlp_fail(MMLP_ERROR_ARGUMENT,
+                         "%s: a tensor was given, but %s takes none: pass NULL",
+                         slot_tensors[slot].name, mlp->bundle->name);
+    return take_tensor(out, mlp, slot, ACCESS_WRITE, tensor);
+}
+
 /* The type of a bias gradient, as its kernel is told. */
 static int32_t dtype_of(const mmlp_tensor *tensor, const mmlp_mlp *mlp)
 {

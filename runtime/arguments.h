@@ -35,6 +35,10 @@ mmlp_status arguments_take_forward(pass_call *out, const mmlp_mlp *mlp,
                                    const mmlp_forward_args *args);
 mmlp_status arguments_take_dgrad(pass_call *out, const mmlp_mlp *mlp, const mmlp_dgrad_args *args);
 
+/* One gradient of a parameter, by its slot. */
+mmlp_status arguments_take_gradient(pass_call *out, const mmlp_mlp *mlp, int slot,
+                                    const mmlp_tensor *tensor);
+
 bool ranges_overlap(const memory_range *a, const memory_range *b);
 
 #endif

@@ -154,6 +154,7 @@ struct mmlp_bundle {
     int file_count;
     uint64_t identity; /* of all that ranks must have in common */
     int64_t hidden_size, ffn_hidden_size, fc1_output_size, tensor_model_parallel_size;
+    bool is_expert;
     bool sequence_parallel; /* hidden_states, output and their gradients are a rank's part */
     bundle_dtype params_dtype;
     bool gated_linear_unit, add_bias_linear, per_token_scale, save_activation, has_clamp_or_relu;

@@ -156,6 +156,7 @@ static mmlp_status choose_kernels(mmlp_mlp *mlp)
         loaded_kernel *loaded = &mlp->kernels[mlp->kernel_count++];
         loaded->kernel = kernel;
         MMLP_TRY(bind_arguments(loaded, bundle));
+        loaded->gradient = gradient_of(loaded);
         counts[kernel->pass]++;
     }
     if (counts[BUNDLE_FORWARD] == 0)

@@ -126,7 +126,7 @@ mmlp_status manifest_find_file(const bundle_file **out, const mmlp_bundle *bundl
 typedef struct mlp_object {
     int64_t hidden_size, ffn_hidden_size, fc1_output_size, tensor_model_parallel_size;
     bool gated_linear_unit, add_bias_linear, per_token_scale, save_activation, has_clamp_or_relu;
-    bool gradient_accumulation_fusion, delay_wgrad_compute, sequence_parallel;
+    bool gradient_accumulation_fusion, delay_wgrad_compute, sequence_parallel, is_expert;
     int params_dtype, fc2_bias;
 } mlp_object;
 
@@ -151,6 +151,7 @@ static const json_field mlp_fields[] = {
     FLAG_FIELD(gradient_accumulation_fusion),
     FLAG_FIELD(delay_wgrad_compute),
     FLAG_FIELD(sequence_parallel),
+    FLAG_FIELD(is_expert),
     {"params_dtype", JSON_FIELD_WORD, offsetof(mlp_object, params_dtype), 0, 0, dtype_words},
     {"fc2_bias", JSON_FIELD_WORD, offsetof(mlp_object, fc2_bias), 0, 0, fc2_bias_words},
 };
@@ -183,6 +184,7 @@ static mmlp_status read_mlp(mmlp_bundle *bundle, const json_t *object)
     bundle->gradient_accumulation_fusion = mlp.gradient_accumulation_fusion;
     bundle->delay_wgrad_compute = mlp.delay_wgrad_compute;
     bundle->sequence_parallel = mlp.sequence_parallel;
+    bundle->is_expert = mlp.is_expert;
     bundle->fc2_bias = (mmlp_fc2_bias)mlp.fc2_bias;
     return MMLP_OK;
 }

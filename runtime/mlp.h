@@ -12,7 +12,11 @@
 #include "saved_passes.h"
 #include "wgrad_ring.h"
 
-enum { PASS_COUNT = MMLP_PASS_BACKWARD_DW + 1, GROUP_COUNT = MMLP_GROUP_EXPERT_DP + 1 };
+enum {
+    PASS_COUNT = MMLP_PASS_BACKWARD_DW + 1,
+    GROUP_COUNT = MMLP_GROUP_EXPERT_DP + 1,
+    GRADIENT_COUNT = 4
+};
 
 typedef struct loaded_kernel {
     const bundle_kernel *kernel;
@@ -24,6 +28,7 @@ typedef struct loaded_kernel {
     int slots[BUNDLE_MAX_ARGUMENTS];   /* where each parameter comes from */
     int when;                          /* the tensor without which it is left out, or -1 */
     int64_t least_tokens, most_tokens; /* it runs for */
+    int gradient;                      /* of a parameter that it writes: see gradient_of; or -1 */
 } loaded_kernel;
 
 typedef struct loaded_collective {
@@ -52,6 +57,10 @@ struct mmlp_mlp {
     int regathered_buffer;  /* which backward_dw gathers into memory of the mlp; -1: none */
     CUdeviceptr regathered; /* that memory, for max_tokens */
     const comm *groups[GROUP_COUNT]; /* of mmlp_mlp_bind_comm */
+    /* With a data-parallel group: */
+    CUstream grads_stream;           /* of mmlp_mlp_reduce_grads */
+    CUevent written[GRADIENT_COUNT]; /* after the last kernel that has written a gradient */
+    CUevent reduced;                 /* of mmlp_mlp_wait_grads */
 
     /* What follows changes between mlp_enter and mlp_leave. */
     _Atomic(const char *) inside; /* the function that a thread is in, or NULL */
@@ -88,6 +97,9 @@ mmlp_status memory_check_tokens(const mmlp_mlp *mlp, int64_t tokens);
 bool kernel_takes(const loaded_kernel *loaded, int slot);
 /* The tiles of a launch, those of a cluster as one; at most INT32_MAX after mmlp_mlp_load. */
 int64_t kernel_tiles(const bundle_kernel *kernel, int64_t tokens_or_elements);
+/* reduce_grads.c: which gradient of a parameter the kernel writes, in the order in which the passes
+ * finish them; -1: none. */
+int gradient_of(const loaded_kernel *loaded);
 /* Enqueues one kernel. follows: another one of this call is before it in the stream, which a kernel
  * that waits for it need not see ended. Between mlp_enter and mlp_leave. */
 mmlp_status launch_kernel(mmlp_mlp *mlp, const loaded_kernel *loaded, slot_value *values,

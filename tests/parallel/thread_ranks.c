@@ -3,6 +3,13 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <string.h>
+
+/* What all ranks see. */
+struct thread_ranks {
+    pthread_barrier_t barrier;
+    const void *own[THREAD_RANKS_MAX]; /* of thread_gather */
+};
 
 typedef struct thread {
     thread_rank rank;
@@ -26,13 +33,13 @@ void with_thread_ranks(int ranks, void (*body)(thread_rank *), void *what)
     pthread_t handles[THREAD_RANKS_MAX];
     thread threads[THREAD_RANKS_MAX];
     mmlp_comm_id id;
-    pthread_barrier_t barrier;
-    pthread_barrier_init(&barrier, NULL, (unsigned)ranks);
+    struct thread_ranks shared = {0};
+    pthread_barrier_init(&shared.barrier, NULL, (unsigned)ranks);
     for (int i = 0; i < ranks; i++) {
         mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
         options.device = i;
         threads[i] =
-            (thread){.rank = {ranks, i, NULL, NULL, what, &barrier}, .id = &id, .body = body};
+            (thread){.rank = {ranks, i, NULL, NULL, what, &shared}, .id = &id, .body = body};
         cr_assert_eq(mmlp_context_create(&threads[i].rank.context, &options), MMLP_OK, "%s",
                      mmlp_last_error());
     }
@@ -44,10 +51,19 @@ void with_thread_ranks(int ranks, void (*body)(thread_rank *), void *what)
         pthread_join(handles[i], NULL);
     for (int i = 0; i < ranks; i++)
         mmlp_context_destroy(threads[i].rank.context);
-    pthread_barrier_destroy(&barrier);
+    pthread_barrier_destroy(&shared.barrier);
 }
 
 void thread_barrier(thread_rank *rank)
 {
-    pthread_barrier_wait(rank->barrier);
+    pthread_barrier_wait(&rank->shared->barrier);
+}
+
+void thread_gather(thread_rank *rank, void *all, const void *own, size_t bytes)
+{
+    rank->shared->own[rank->rank] = own;
+    thread_barrier(rank);
+    for (int i = 0; i < rank->ranks; i++)
+        memcpy((char *)all + (size_t)i * bytes, rank->shared->own[i], bytes);
+    thread_barrier(rank);
 }

@@ -92,6 +92,7 @@ static const char manifest_text[] = TEXT({
         "fc2_bias" : "returned",
         "tensor_model_parallel_size" : 1,
         "sequence_parallel" : false,
+        "is_expert" : false,
         "save_activation" : false,
         "has_clamp_or_relu" : false,
         "gradient_accumulation_fusion" : true,

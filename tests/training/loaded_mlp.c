@@ -36,19 +36,25 @@ mmlp_status loaded_spec_load(module_spec *out, const char *content)
 }
 
 /* The bundle's name is the same for all, so that equal kernels have one entry in the cache. */
-void loaded_open(loaded_mlp *out, mmlp_context *context, const char *spec, int64_t max_tokens,
-                 int wgrad_depth, const char *tile)
+mmlp_bundle *loaded_bundle(const char *spec, const char *tile)
 {
     char *folder = temporary_folder_make(), *path = path_in(folder, "mlp.mlp");
     module_spec module;
-    bundle_options bundle = {.tile = tile};
-    *out = (loaded_mlp){.context = context};
+    bundle_options options = {.tile = tile};
+    mmlp_bundle *bundle;
     REQUIRE(loaded_spec_load(&module, spec));
-    REQUIRE(bundle_write(&module, path, &bundle));
+    REQUIRE(bundle_write(&module, path, &options));
     spec_free(&module);
-    REQUIRE(mmlp_bundle_open(&out->bundle, path));
+    REQUIRE(mmlp_bundle_open(&bundle, path));
     free(path);
     temporary_folder_remove(folder);
+    return bundle;
+}
+
+void loaded_open(loaded_mlp *out, mmlp_context *context, const char *spec, int64_t max_tokens,
+                 int wgrad_depth, const char *tile)
+{
+    *out = (loaded_mlp){.context = context, .bundle = loaded_bundle(spec, tile)};
     mmlp_mlp_options options = MMLP_MLP_OPTIONS_INIT;
     options.max_tokens = max_tokens;
     options.wgrad_depth = wgrad_depth;

@@ -10,6 +10,9 @@
 /* The device of $MMLP_DRIVER. */
 mmlp_context *loaded_device(void);
 
+/* A bundle of a text; nothing stays on the disk. */
+mmlp_bundle *loaded_bundle(const char *spec, const char *tile);
+
 typedef struct loaded_mlp {
     mmlp_context *context; /* borrowed */
     mmlp_bundle *bundle;
@@ -19,7 +22,7 @@ typedef struct loaded_mlp {
 /* spec_load, from a text. */
 mmlp_status loaded_spec_load(module_spec *out, const char *content);
 
-/* `spec` is a text. Nothing stays on the disk. wgrad_depth 0: 1. */
+/* `spec` is a text. wgrad_depth 0: 1. */
 void loaded_open(loaded_mlp *out, mmlp_context *context, const char *spec, int64_t max_tokens,
                  int wgrad_depth, const char *tile);
 void loaded_close(loaded_mlp *loaded);

@@ -513,6 +513,59 @@ MMLP_API mmlp_status mmlp_mlp_dgrad(mmlp_mlp *mlp, const mmlp_dgrad_args *args, 
  */
 MMLP_API mmlp_status mmlp_mlp_backward_dw(mmlp_mlp *mlp, void *stream);
 
+/* ---- gradients over ranks -------------------------------------------------------------------- */
+
+typedef struct mmlp_reduce_grads_args {
+    size_t struct_size;
+    /* As in mmlp_dgrad_args; NULL: not reduced by this call. */
+    const mmlp_tensor *grad_linear_fc1_weight;
+    const mmlp_tensor *grad_linear_fc1_bias;
+    const mmlp_tensor *grad_linear_fc2_weight;
+    const mmlp_tensor *grad_linear_fc2_bias;
+    int scatter;         /* 1: each rank keeps the sum of its own part of every piece, in place, and
+                          * the rest of the piece is undefined (distributed optimiser); 0: of all */
+    int average;         /* 1: the mean over the data-parallel ranks; 0: the sum */
+    size_t bucket_bytes; /* the most bytes of a bucket; 0: 40 MiB */
+} mmlp_reduce_grads_args;
+#define MMLP_REDUCE_GRADS_ARGS_INIT                                                                \
+    {                                                                                              \
+        sizeof(mmlp_reduce_grads_args), 0, 0, 0, 0, 0, 0, 0                                        \
+    }
+
+/*
+ * Sums gradients over the ranks of MMLP_GROUP_DP, those of experts over MMLP_GROUP_EXPERT_DP; a
+ * gradient of which the tensor-parallel ranks have parts (linear_fc2's bias with sequence_parallel)
+ * over those first. In buckets, in the order in which the passes finish them: the biases of fc1 and
+ * fc2, the weight of fc2, that of fc1. bucket: which one, or -1 for all. Enqueues on a stream of
+ * the library's own, where each bucket waits for the kernels of this mlp that were enqueued before
+ * and write it, and returns: it may be called as soon as the pass that writes the last of a
+ * bucket's gradients has returned, and runs while what follows is computed. Nothing may touch the
+ * gradients until mmlp_mlp_wait_grads. All ranks call with the same arguments. ERROR_ORDER: the
+ * group is not bound; ERROR_SHAPE: names the tensor, also one that cannot be split over the ranks
+ * (scatter); ERROR_COMM: a rank has failed; ERROR_ARGUMENT; ERROR_BUSY; ERROR_DEVICE.
+ */
+MMLP_API mmlp_status mmlp_mlp_reduce_grads(mmlp_mlp *mlp, const mmlp_reduce_grads_args *args,
+                                           int bucket);
+/* `stream` waits for every reduction of this mlp that was enqueued before. */
+MMLP_API mmlp_status mmlp_mlp_wait_grads(mmlp_mlp *mlp, void *stream);
+
+/* A stretch of a gradient that is reduced as one. */
+typedef struct mmlp_grad_piece {
+    size_t struct_size;
+    const char *gradient; /* "grad.linear_fc2.weight"; static; NULL: there is no such piece */
+    int bucket;
+    int64_t first, elements;         /* of the tensor */
+    int64_t own_first, own_elements; /* what this rank has afterwards; all of it without scatter */
+} mmlp_grad_piece;
+#define MMLP_GRAD_PIECE_INIT                                                                       \
+    {                                                                                              \
+        sizeof(mmlp_grad_piece), 0, 0, 0, 0, 0, 0                                                  \
+    }
+
+/* Piece `index` of what mmlp_mlp_reduce_grads does with these arguments. */
+MMLP_API mmlp_status mmlp_mlp_grad_piece(mmlp_mlp *mlp, const mmlp_reduce_grads_args *args,
+                                         int index, mmlp_grad_piece *piece);
+
 typedef struct mmlp_init_args {
     size_t struct_size;
     const mmlp_tensor *linear_fc1_weight; /* params_dtype or fp32, each */
