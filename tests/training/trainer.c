@@ -1,7 +1,7 @@
 /*
  * trainer.c: the losses that examples/train_c prints, against the same training in fp64, written
- * out here: two SwiGLU MLPs, plain SGD. Definitions: EXAMPLE, the program; BUNDLE, of its
- * model.lua.
+ * out here: two SwiGLU MLPs, plain SGD. Definitions: EXAMPLE, the program; BUNDLE and BUNDLE_TP2,
+ * of its model.lua and model_tp2.lua; MPIRUN, two ranks.
  */
 #include <criterion/criterion.h>
 #include <math.h>
@@ -159,9 +159,9 @@ static void initialise(layer *l, uint64_t seed)
 
 /* ---- the example ----------------------------------------------------------------------------- */
 
-static void run_example(double printed[STEPS + 1])
+static void run_example(double printed[STEPS + 1], const char *command)
 {
-    FILE *output = popen(EXAMPLE " " BUNDLE " emulator", "r");
+    FILE *output = popen(command, "r");
     char line[128];
     int step, lines = 0;
     double loss;
@@ -176,7 +176,7 @@ static void run_example(double printed[STEPS + 1])
     cr_assert_eq(lines, STEPS / 10 + 1);
 }
 
-Test(trainer, the_loss_follows_training_in_fp64_for_200_steps)
+static void follows_fp64(const char *command)
 {
     static layer layers[LAYERS];
     static double printed[STEPS + 1], losses[STEPS + 1];
@@ -192,7 +192,7 @@ Test(trainer, the_loss_follows_training_in_fp64_for_200_steps)
     mmlp_bundle_close(bundle);
     mmlp_context_destroy(context);
 
-    run_example(printed);
+    run_example(printed, command);
     train(losses, layers);
     static const int steps[] = {0, 50, 100, 200};
     for (int i = 0; i < 4; i++) {
@@ -202,4 +202,19 @@ Test(trainer, the_loss_follows_training_in_fp64_for_200_steps)
         cr_expect_lt(fabs(difference), 0.02);
     }
     cr_expect_lt(losses[STEPS], 0.8 * losses[0], "it learns");
+}
+
+Test(trainer, the_loss_follows_training_in_fp64_for_200_steps)
+{
+    follows_fp64(EXAMPLE " " BUNDLE " emulator");
+}
+
+Test(trainer, two_ranks_with_half_of_the_tokens_each_have_the_same_losses)
+{
+    follows_fp64(MPIRUN EXAMPLE " " BUNDLE " emulator");
+}
+
+Test(trainer, two_ranks_with_half_of_every_weight_each_have_the_same_losses)
+{
+    follows_fp64(MPIRUN EXAMPLE " " BUNDLE_TP2 " emulator");
 }
