@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -86,20 +87,30 @@ static void map_line(const char **file, int *file_line, int line, const void *us
     *file_line = (int)(row->file_line + (line - row->first));
 }
 
-/* What the kernel is compiled for here. */
-static const char *target_of(const compile_job *job, const mmlp_context *context)
+/* What the kernel is compiled for here: the emulator takes PTX and no machine code, which takes
+ * ptxas longer than all that comes before it. */
+typedef struct target {
+    char name[24];
+} target;
+
+static target target_of(const compile_job *job, const mmlp_context *context)
 {
     const bundle_arch *family = &job->kernel->family;
-    return family->is_exact ? family->name : context->arch;
+    const char *arch = family->is_exact ? family->name : context->arch; /* "sm_80" */
+    target t;
+    snprintf(t.name, sizeof t.name, "%s%s", context->cuda.is_emulator ? "compute" : "sm",
+             arch + strlen("sm"));
+    return t;
 }
 
 static mmlp_status compile_one(compile_job *job, mmlp_context *context)
 {
     const nvrtc *compiler;
+    const target built = target_of(job, context);
     MMLP_TRY(open_compiler(&compiler, context));
     nvrtc_source source = {.name = job->kernel->source->name,
                            .text = job->kernel->source->bytes,
-                           .target = target_of(job, context),
+                           .target = built.name,
                            .line_map = map_line,
                            .user = job->kernel};
     nvrtc_image image;
@@ -111,8 +122,8 @@ static mmlp_status compile_one(compile_job *job, mmlp_context *context)
         image.cubin = NULL;
         job->origin = "compiled";
         job->compile_ms = now_ms() - start;
-        context_verbose(context, "%s: compiled for %s in %.0f ms", job->kernel->entry,
-                        target_of(job, context), job->compile_ms);
+        context_verbose(context, "%s: compiled for %s in %.0f ms", job->kernel->entry, built.name,
+                        job->compile_ms);
     }
     nvrtc_image_free(&image);
     return status;
@@ -134,7 +145,7 @@ static mmlp_status run_job(compile_job *job, mmlp_context *context)
     if (!identity[0] || (!context->cache.writable && !context->cache.readonly))
         return compile_one(job, context);
     cache_key key;
-    MMLP_TRY(cache_key_make(&key, identity, target_of(job, context), nvrtc_options_line(),
+    MMLP_TRY(cache_key_make(&key, identity, target_of(job, context).name, nvrtc_options_line(),
                             job->kernel->source->bytes, job->kernel->source->count));
     mmlp_status status = MMLP_OK;
     char why[CACHE_WHY_BYTES];

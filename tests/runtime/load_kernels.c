@@ -209,7 +209,7 @@ Test(load, verbose_says_why_each_kernel_missed)
     cr_assert(miss, "%s", lines.text);
     cr_expect_null(strstr(miss + 1, "made_fc1: cache miss, "), "it is told twice");
     cr_expect(strstr(lines.text, ".kernel: no entry\n"), "%s", lines.text);
-    cr_expect(strstr(lines.text, "made_fc1: compiled for sm_"), "%s", lines.text);
+    cr_expect(strstr(lines.text, "made_fc1: compiled for compute_"), "%s", lines.text);
     mmlp_mlp_unload(mlp);
     mmlp_context_destroy(context);
     free_lines(&lines);
