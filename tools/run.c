@@ -48,7 +48,9 @@ static const struct argp_option option_table[] = {
      0},
     {"check-tokens", KEY_CHECK_TOKENS, "K", 0,
      "Tokens that the fp64 reference computes (16), spread over all; sums over tokens take all", 0},
-    {"out", 'o', "FILE", 0, "Write the results to FILE (safetensors)", 0},
+    {"out", 'o', "FILE", 0,
+     "Write the results to FILE (safetensors); under mpirun each rank to NAME.rankR.safetensors",
+     0},
     {"random", KEY_RANDOM, "SEED", 0, "In place of FILE: random inputs, made on the device", 0},
     {"tokens", KEY_TOKENS, "N", 0, "With --random: the number of tokens of a microbatch", 0},
     {"microbatches", KEY_MICROBATCHES, "M", 0, "With --random: the number of microbatches (1)", 0},
@@ -71,6 +73,10 @@ static const char documentation[] =
     "Several microbatches are named mb0.hidden_states, mb1.hidden_states, and so are their "
     "grad_output, per_token_scale and results; the gradients of weights and biases are sums over "
     "them.\n\n"
+    "With tensor_model_parallel_size above 1 as many ranks run, each on a GPU of its own or an "
+    "emulated one; a rank takes the tensors named rank0.NAME, rank1.NAME where FILE has them, and "
+    "else its part of NAME:\n\n"
+    "  mpirun -np 2 megamlp-run --pass train --check swiglu_tp2.lua swiglu_tp2.safetensors\n\n"
     "Exit codes: 0 ok, 1 a check failed, 2 usage, 3 a bad spec or file, 4 a device or compile "
     "error.";
 

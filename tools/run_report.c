@@ -161,19 +161,33 @@ static int add_all(safetensor *tensors, char (*names)[RUN_NAME_SIZE], size_t *co
     return code;
 }
 
+/* "results.safetensors"; of rank 1 of several "results.rank1.safetensors" (malloc). */
+static char *path_of_rank(const run_step *s, const char *path)
+{
+    const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
+    int stem = (int)(dot ? dot - path : (long)strlen(path));
+    char *own = NULL;
+    if (s->ranks == 1)
+        return strdup(path);
+    return asprintf(&own, "%.*s.rank%d%s", stem, path, s->rank, path + stem) < 0 ? NULL : own;
+}
+
 int run_report_write(run_step *s, const char *path)
 {
+    char *own = path_of_rank(s, path);
     size_t most = (size_t)RUN_SLOT_COUNT * (size_t)s->count + 1, count = 0;
     safetensor *tensors = calloc(most, sizeof *tensors);
     char(*names)[RUN_NAME_SIZE] = calloc(most, sizeof *names);
-    int code = tensors && names ? add_all(tensors, names, &count, s)
-                                : tool_fail(EXIT_DEVICE, "out of memory: the names of results");
+    int code = tensors && names && own
+                   ? add_all(tensors, names, &count, s)
+                   : tool_fail(EXIT_DEVICE, "out of memory: the names of results");
     char *error;
-    if (code == 0 && !safetensors_write(path, tensors, count, &error)) {
+    if (code == 0 && !safetensors_write(own, tensors, count, &error)) {
         code = tool_fail(EXIT_INPUT, "%s", error ? error : "out of memory");
         free(error);
     }
     free(tensors);
     free(names);
+    free(own);
     return code;
 }

@@ -8,7 +8,8 @@
  * took, and the largest error of what it computes; errors NULL: not compared. */
 void run_report_kernels(const run_step *s, const double *errors);
 
-/* Every result to a safetensors file. Returns 0, or the exit code after printing why. */
+/* Every result to a safetensors file; of several ranks each to its own, NAME.rank1.safetensors.
+ * Returns 0, or the exit code after printing why. */
 int run_report_write(run_step *s, const char *path);
 
 #endif

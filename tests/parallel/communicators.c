@@ -1,6 +1,8 @@
 /* communicators.c: made, watched, ended; words exchanged; and the library behind them. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "comm.h"
 #include "thread_ranks.h"
@@ -123,14 +125,37 @@ Test(communicators, a_library_that_is_no_nccl_is_told_what_it_lacks)
     cr_expect(strstr(mmlp_last_error(), "has no function nccl"), "%s", mmlp_last_error());
 }
 
-Test(communicators, nvidias_nccl_is_not_used_for_the_emulators_devices)
+/* NVIDIA's library, or the case is skipped. */
+static const char *nvidias(void)
 {
-    mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
-    options.nccl = "libnccl.so.2";
-    if (unique_id_by(options.nccl) == MMLP_OK)
-        cr_skip("the loader's libnccl.so.2 is the emulator's");
-    bool missing = strstr(mmlp_last_error(), "cannot open shared object file") != NULL;
-    if (missing)
-        cr_skip("SKIPPED: NVIDIA's libnccl.so.2 is not installed");
+    if (access(MMLP_TEST_NVIDIA_NCCL, R_OK) != 0) {
+        fprintf(stderr, "SKIPPED: there is no %s\n", MMLP_TEST_NVIDIA_NCCL);
+        cr_skip_test("NVIDIA's NCCL is not installed");
+    }
+    return MMLP_TEST_NVIDIA_NCCL;
+}
+
+Test(communicators, nvidias_nccl_has_every_function_and_tells_the_headers_version, .timeout = 60)
+{
+    const driver gpu = {.path = "libcuda.so.1"};
+    nccl_library library;
+    cr_assert_eq(nccl_library_open(&library, &gpu, nvidias()), MMLP_OK, "%s", mmlp_last_error());
+    cr_expect_eq(library.version, NCCL_VERSION_CODE, "%d", library.version);
+    nccl_library_close(&library);
+}
+
+Test(communicators, nvidias_nccl_is_not_used_for_the_emulators_devices, .timeout = 60)
+{
+    cr_expect_eq(unique_id_by(nvidias()), MMLP_ERROR_DRIVER);
     cr_expect(strstr(mmlp_last_error(), "is NVIDIA's, but the driver "), "%s", mmlp_last_error());
+}
+
+Test(communicators, the_emulators_nccl_is_not_used_for_a_gpu)
+{
+    const driver gpu = {.path = "libcuda.so.1"};
+    nccl_library library;
+    cr_expect_eq(nccl_library_open(&library, &gpu, MMLP_TEST_EMULATORS_NCCL), MMLP_ERROR_DRIVER);
+    cr_expect(strstr(mmlp_last_error(), "is the emulator's, but the driver libcuda.so.1 is of a "
+                                        "GPU"),
+              "%s", mmlp_last_error());
 }
