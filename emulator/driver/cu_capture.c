@@ -145,10 +145,12 @@ static CUresult wait_outside(capture *c, const struct CUevent_st *event)
     return c && event->recorded ? invalidate(c, CUDA_ERROR_STREAM_CAPTURE_ISOLATION) : CUDA_SUCCESS;
 }
 
-static CUresult wait_for(CUstream stream, CUcontext context, const struct CUevent_st *event)
+static CUresult wait_for(bool *captured, CUstream stream, CUcontext context,
+                         const struct CUevent_st *event)
 {
     capture *c, *source = find_capture(event->captured);
     FRONT_TRY(enter_stream(&c, stream, context));
+    *captured = c || source;
     if (!source)
         return wait_outside(c, event);
     if (source->invalidated)
@@ -193,10 +195,10 @@ CUresult capture_record(bool *captured, CUevent event, CUstream stream, CUcontex
     return result;
 }
 
-CUresult capture_wait(CUstream stream, CUcontext context, CUevent event)
+CUresult capture_wait(bool *captured, CUstream stream, CUcontext context, CUevent event)
 {
     pthread_mutex_lock(&lock);
-    CUresult result = wait_for(stream, context, event);
+    CUresult result = wait_for(captured, stream, context, event);
     pthread_mutex_unlock(&lock);
     return result;
 }

@@ -74,8 +74,7 @@ static CUresult run_now(const graph_work *work)
     FRONT_TRY(front_enter(&context));
     FRONT_TRY(capture_refuse_stream(CU_STREAM_LEGACY, context));
     FRONT_TRY(capture_check_unsafe());
-    queue_wait_stream(CU_STREAM_LEGACY, context);
-    return work->run(context, work->arguments);
+    return queue_run_now(CU_STREAM_LEGACY, context, work);
 }
 
 typedef struct copy_work {
@@ -90,6 +89,19 @@ static CUresult run_copy(CUcontext context, const void *arguments)
     const copy_work *copy = arguments;
     return copy->move(copy->dst, copy->src, copy->bytes);
 }
+
+static const char *describe_copy(FILE *args, const void *arguments)
+{
+    const copy_work *copy = arguments;
+    fprintf(args, ",\"bytes\":%zu", copy->bytes);
+    return copy->move == host_to_device     ? "copy host to device"
+           : copy->move == device_to_host   ? "copy device to host"
+           : copy->move == device_to_device ? "copy device to device"
+                                            : "copy";
+}
+
+static const graph_kind copy_kind = {CU_GRAPH_NODE_TYPE_MEMCPY, false, run_copy, "copy",
+                                     describe_copy};
 
 static bool is_pageable(CUdeviceptr address)
 {
@@ -111,8 +123,8 @@ static CUresult enqueue_copy(CUstream stream, const graph_work *work, CUdevicept
 static CUresult enqueue(CUstream stream, const graph_work *work)
 {
     const copy_work *copy = work->arguments;
-    return work->run == run_copy ? enqueue_copy(stream, work, copy->dst, copy->src)
-                                 : graph_enqueue(stream, work);
+    return work->kind == &copy_kind ? enqueue_copy(stream, work, copy->dst, copy->src)
+                                    : graph_enqueue(stream, work);
 }
 
 /* Defines NAME, which waits, and NAME ## Async: the same work on a stream. */
@@ -130,7 +142,7 @@ static CUresult enqueue(CUstream stream, const graph_work *work)
 #define COPY(...)                                                                                  \
     &(graph_work)                                                                                  \
     {                                                                                              \
-        CU_GRAPH_NODE_TYPE_MEMCPY, run_copy, &(copy_work){__VA_ARGS__}, sizeof(copy_work), false   \
+        &copy_kind, &(copy_work){__VA_ARGS__}, sizeof(copy_work)                                   \
     }
 #define ADDRESS(pointer) ((CUdeviceptr)(uintptr_t)(pointer))
 
@@ -186,13 +198,22 @@ static CUresult run_copy_rows(CUcontext context, const void *arguments)
     return CUDA_SUCCESS;
 }
 
+static const char *describe_rows(FILE *args, const void *arguments)
+{
+    const CUDA_MEMCPY2D *copy = arguments;
+    fprintf(args, ",\"bytes\":%zu", copy->WidthInBytes * copy->Height);
+    return "copy of rows";
+}
+
+static const graph_kind rows_kind = {CU_GRAPH_NODE_TYPE_MEMCPY, false, run_copy_rows, "copy",
+                                     describe_rows};
+
 CUresult CUDAAPI cuMemcpy2D(const CUDA_MEMCPY2D *pCopy)
 {
     if (!pCopy)
         return CUDA_ERROR_INVALID_VALUE;
     CUDA_MEMCPY2D copy = *pCopy;
-    return run_now(
-        &(graph_work){CU_GRAPH_NODE_TYPE_MEMCPY, run_copy_rows, &copy, sizeof copy, false});
+    return run_now(&(graph_work){&rows_kind, &copy, sizeof copy});
 }
 
 CUresult CUDAAPI cuMemcpy2DAsync(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
@@ -200,7 +221,7 @@ CUresult CUDAAPI cuMemcpy2DAsync(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
     if (!pCopy)
         return CUDA_ERROR_INVALID_VALUE;
     CUDA_MEMCPY2D copy = *pCopy;
-    graph_work work = {CU_GRAPH_NODE_TYPE_MEMCPY, run_copy_rows, &copy, sizeof copy, false};
+    graph_work work = {&rows_kind, &copy, sizeof copy};
     return enqueue_copy(hStream, &work,
                         side_address(copy.dstMemoryType, copy.dstHost, copy.dstDevice, 0, 0, 0),
                         side_address(copy.srcMemoryType, copy.srcHost, copy.srcDevice, 0, 0, 0));
@@ -243,10 +264,20 @@ static CUresult run_set(CUcontext context, const void *arguments)
     return CUDA_SUCCESS;
 }
 
+static const char *describe_set(FILE *args, const void *arguments)
+{
+    const set_work *set = arguments;
+    fprintf(args, ",\"bytes\":%zu", (size_t)set->width * set->count * set->height);
+    return "memset";
+}
+
+static const graph_kind set_kind = {CU_GRAPH_NODE_TYPE_MEMSET, false, run_set, "memset",
+                                    describe_set};
+
 #define SET(...)                                                                                   \
     &(graph_work)                                                                                  \
     {                                                                                              \
-        CU_GRAPH_NODE_TYPE_MEMSET, run_set, &(set_work){__VA_ARGS__}, sizeof(set_work), false      \
+        &set_kind, &(set_work){__VA_ARGS__}, sizeof(set_work)                                      \
     }
 
 BOTH_FORMS(cuMemsetD8, cuMemsetD8Async, (CUdeviceptr dstDevice, unsigned char uc, size_t N),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "driver/front.h"
+#include "driver/trace.h"
 
 static void in_forked_process(void)
 {
@@ -30,6 +31,8 @@ CUresult CUDAAPI cuInit(unsigned int flags)
                  !(front_devices =
                        calloc((size_t)front_settings.device_count, sizeof *front_devices)))
             result = CUDA_ERROR_OUT_OF_MEMORY;
+        else
+            trace_open(front_settings.trace);
     }
     pthread_mutex_unlock(&front_device_lock);
     return result;

@@ -6,6 +6,8 @@
 #ifndef CU_EMULATOR_H
 #define CU_EMULATOR_H
 
+#include <stdio.h>
+
 #include <cuda.h>
 
 #include "core/counters.h"
@@ -32,14 +34,20 @@ CUresult cuEmulatorSetRegisters(const char *kernel, int registers);
  * run about this many instructions (of warps); 0: never. */
 CUresult cuEmulatorLimitInstructions(unsigned long long most);
 
+/* Writes members of a JSON object, each with a comma before it, that say what the work does;
+ * returns its name, which lives as long as the arguments. It must not use the Driver API. */
+typedef const char *cuEmulatorDescribe(FILE *args, const void *arguments);
+
 /*
  * Has `call` called with a copy of the `bytes` at `arguments`, in stream order, on a thread of the
  * stream's own: unlike a host function (cuLaunchHostFunc) it may wait for other threads and
  * processes, and the call that enqueues it, or that enqueues something behind it, returns all the
  * same. A stream that captures takes it as a host node. `call` must not use the Driver API.
+ * `describe` is for the trace (MMLP_EMULATOR_TRACE), where the work has the category `collective`:
+ * it is called when the work is enqueued, or not at all.
  */
 CUresult cuEmulatorLaunchWaiting(CUstream stream, void (*call)(void *arguments),
-                                 const void *arguments, size_t bytes);
+                                 cuEmulatorDescribe *describe, const void *arguments, size_t bytes);
 
 /* Copies from and to device memory now, whatever streams do, on any thread and without a current
  * context. A range that is not inside one allocation is INVALID_VALUE and copies nothing. */

@@ -165,7 +165,7 @@ CUresult CUDAAPI cuGraphNodeGetType(CUgraphNode hNode, CUgraphNodeType *type)
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!front_is(hNode, FRONT_GRAPH_NODE) || !type)
         return CUDA_ERROR_INVALID_VALUE;
-    *type = hNode->work.type;
+    *type = hNode->work.kind->type;
     return CUDA_SUCCESS;
 }
 

@@ -110,6 +110,19 @@ static CUresult run_kernel(CUcontext context, const void *arguments)
     return result;
 }
 
+static const char *describe_kernel(FILE *args, const void *arguments)
+{
+    const kernel_work *work = arguments;
+    const unsigned *grid = work->launch.grid, *block = work->launch.block;
+    fprintf(args, ",\"grid\":[%u,%u,%u],\"block\":[%u,%u,%u]", grid[0], grid[1], grid[2], block[0],
+            block[1], block[2]);
+    return front_is(work->function, FRONT_FUNCTION) ? work->function->attributes.name
+                                                    : "unloaded kernel";
+}
+
+static const graph_kind kernel_kind = {CU_GRAPH_NODE_TYPE_KERNEL, false, run_kernel, "kernel",
+                                       describe_kernel};
+
 static CUresult launch_kernel(CUfunction function, const emu_launch *launch, CUstream stream,
                               void **params, void **extra)
 {
@@ -131,8 +144,7 @@ static CUresult launch_kernel(CUfunction function, const emu_launch *launch, CUs
     kernel->param_bytes = param_bytes;
     CUresult result = extra ? pack_buffer(kernel->params, function, extra)
                             : pack_pointers(kernel->params, function, params);
-    graph_work work = {CU_GRAPH_NODE_TYPE_KERNEL, run_kernel, kernel, sizeof *kernel + param_bytes,
-                       false};
+    graph_work work = {&kernel_kind, kernel, sizeof *kernel + param_bytes};
     if (result == CUDA_SUCCESS)
         result = graph_enqueue(stream, &work);
     free(kernel);
@@ -226,6 +238,15 @@ static CUresult run_host(CUcontext context, const void *arguments)
     return CUDA_SUCCESS;
 }
 
+static const char *describe_host(FILE *args, const void *arguments)
+{
+    (void)args, (void)arguments;
+    return "host function";
+}
+
+static const graph_kind host_kind = {CU_GRAPH_NODE_TYPE_HOST, false, run_host, "host",
+                                     describe_host};
+
 CUresult CUDAAPI cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData)
 {
     CUcontext context;
@@ -233,6 +254,5 @@ CUresult CUDAAPI cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData)
     if (!fn)
         return CUDA_ERROR_INVALID_VALUE;
     host_work host = {fn, userData};
-    return graph_enqueue(
-        hStream, &(graph_work){CU_GRAPH_NODE_TYPE_HOST, run_host, &host, sizeof host, false});
+    return graph_enqueue(hStream, &(graph_work){&host_kind, &host, sizeof host});
 }

@@ -67,6 +67,15 @@ static CUresult run_free(CUcontext context, const void *arguments)
     return owner ? emu_memory_free(owner->machine, dptr) : CUDA_ERROR_INVALID_VALUE;
 }
 
+static const char *describe_free(FILE *args, const void *arguments)
+{
+    (void)args, (void)arguments;
+    return "free";
+}
+
+static const graph_kind free_kind = {CU_GRAPH_NODE_TYPE_MEM_FREE, false, run_free, "free",
+                                     describe_free};
+
 CUresult CUDAAPI cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
 {
     CUcontext context;
@@ -74,9 +83,7 @@ CUresult CUDAAPI cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
     bool skip;
     FRONT_TRY(front_check_enqueue(context, &skip));
     FRONT_TRY(capture_refuse_stream(hStream, context));
-    return queue_run(
-        hStream, context,
-        &(graph_work){CU_GRAPH_NODE_TYPE_MEM_FREE, run_free, &dptr, sizeof dptr, false});
+    return queue_run(hStream, context, &(graph_work){&free_kind, &dptr, sizeof dptr});
 }
 
 CUresult CUDAAPI cuMemGetInfo(size_t *free_bytes, size_t *total)

@@ -18,7 +18,8 @@ typedef struct queue_item {
     unsigned long long number; /* of all items, in the order of enqueueing */
     bool done;
     CUcontext context;
-    graph_work work; /* its arguments are `copy`; run NULL: nothing to run */
+    trace_op *trace;
+    graph_work work; /* its arguments are `copy`; kind NULL: nothing to run */
     max_align_t copy[];
 } queue_item;
 
@@ -63,6 +64,18 @@ static void drop(queue_item *item)
     }
 }
 
+static trace_op *trace(CUstream stream, CUcontext context, const char *category,
+                       trace_describe *describe, const void *arguments)
+{
+    unsigned long long track = is_default(stream) ? context->id : stream->id;
+    return trace_enqueue(track, context->device, category, describe, arguments);
+}
+
+static trace_op *trace_work(CUstream stream, CUcontext context, const graph_work *work)
+{
+    return trace(stream, context, work->kind->category, work->kind->describe, work->arguments);
+}
+
 static void end_queue(front_queue *queue)
 {
     front_queue **link = &busy;
@@ -75,13 +88,21 @@ static void end_queue(front_queue *queue)
 
 /* ---- the thread of a queue ------------------------------------------------------------------ */
 
+/* Runs and ends an operation; what an item waits for is between its beginning and this. */
+static CUresult run_begun(CUcontext context, const graph_work *work, trace_op *op)
+{
+    CUresult result = work->kind ? work->kind->run(context, work->arguments) : CUDA_SUCCESS;
+    trace_end(op);
+    return result;
+}
+
 static void run_item(const queue_item *item)
 {
     bool skip;
     front_check_enqueue(item->context, &skip);
-    if (skip || !item->work.run)
-        return;
-    CUresult result = item->work.run(item->context, item->work.arguments);
+    if (skip)
+        trace_drop(item->trace);
+    CUresult result = skip ? CUDA_SUCCESS : run_begun(item->context, &item->work, item->trace);
     if (result == CUDA_SUCCESS)
         return;
     const char *name = "an unknown error";
@@ -97,6 +118,7 @@ static void *run_queue(void *argument)
     front_queue *queue = argument;
     pthread_mutex_lock(&lock);
     for (queue_item *item; (item = queue->first) != NULL;) {
+        trace_begin(item->trace);
         while (item->after && !item->after->done)
             pthread_cond_wait(&changed, &lock);
         pthread_mutex_unlock(&lock);
@@ -125,16 +147,20 @@ static bool begin_thread(front_queue *queue)
 
 /* ---- adding --------------------------------------------------------------------------------- */
 
+/* Takes the operation over. */
 static CUresult append(CUstream stream, CUcontext context, const graph_work *work,
-                       queue_item *after)
+                       queue_item *after, trace_op *op)
 {
     front_queue *queue = queue_of(stream, context);
     queue_item *item = calloc(1, sizeof *item + work->bytes);
-    if (!item)
+    if (!item) {
+        trace_drop(op);
         return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     item->references = 1;
     item->number = ++last_number;
     item->context = context;
+    item->trace = op;
     item->work = *work;
     if (work->bytes)
         item->work.arguments = memcpy(item->copy, work->arguments, work->bytes);
@@ -149,6 +175,7 @@ static CUresult append(CUstream stream, CUcontext context, const graph_work *wor
     if (!queue->is_busy) {
         if (!begin_thread(queue)) {
             queue->first = NULL;
+            trace_drop(op);
             free(item);
             return CUDA_ERROR_OUT_OF_MEMORY;
         }
@@ -163,9 +190,9 @@ static CUresult append(CUstream stream, CUcontext context, const graph_work *wor
     return CUDA_SUCCESS;
 }
 
-static CUresult append_wait(CUstream stream, CUcontext context, queue_item *after)
+static CUresult append_wait(CUstream stream, CUcontext context, queue_item *after, trace_op *op)
 {
-    return append(stream, context, &(graph_work){.run = NULL}, after);
+    return append(stream, context, &(graph_work){.kind = NULL}, after, op);
 }
 
 /* *queued: the stream has something left, so that what comes next must be added to it. */
@@ -174,7 +201,7 @@ static CUresult follow(bool *queued, CUstream stream, CUcontext context)
     front_queue *own = queue_of(stream, context);
     for (front_queue *other = busy; other; other = other->next_busy) {
         if (other != own && other->first && comes_after(stream, context, other))
-            FRONT_TRY(append_wait(stream, context, other->last));
+            FRONT_TRY(append_wait(stream, context, other->last, NULL));
     }
     *queued = own->first != NULL;
     return CUDA_SUCCESS;
@@ -185,11 +212,25 @@ CUresult queue_run(CUstream stream, CUcontext context, const graph_work *work)
     bool queued;
     pthread_mutex_lock(&lock);
     CUresult result = follow(&queued, stream, context);
-    queued |= work->waits;
+    trace_op *op = result == CUDA_SUCCESS ? trace_work(stream, context, work) : NULL;
+    queued |= work->kind->waits;
     if (result == CUDA_SUCCESS && queued)
-        result = append(stream, context, work, NULL);
+        result = append(stream, context, work, NULL, op);
     pthread_mutex_unlock(&lock);
-    return result != CUDA_SUCCESS || queued ? result : work->run(context, work->arguments);
+    if (result != CUDA_SUCCESS || queued)
+        return result;
+    trace_begin(op);
+    return run_begun(context, work, op);
+}
+
+CUresult queue_run_now(CUstream stream, CUcontext context, const graph_work *work)
+{
+    pthread_mutex_lock(&lock);
+    trace_op *op = trace_work(stream, context, work);
+    pthread_mutex_unlock(&lock);
+    queue_wait_stream(stream, context);
+    trace_begin(op);
+    return run_begun(context, work, op);
 }
 
 /* ---- events --------------------------------------------------------------------------------- */
@@ -211,37 +252,76 @@ static CUresult run_reach(CUcontext context, const void *arguments)
     return CUDA_SUCCESS;
 }
 
-CUresult queue_record(CUevent event, CUstream stream, CUcontext context)
+/* A graph's node may outlive its event. */
+static const char *describe_event(FILE *args, const void *arguments, bool waits)
+{
+    CUevent event = *(const CUevent *)arguments;
+    if (front_is(event, FRONT_EVENT))
+        fprintf(args, ",\"event\":%llu", event->id);
+    if (front_is(event, FRONT_EVENT) && waits && event->record)
+        fprintf(args, ",\"waits_for\":%llu", event->record);
+    return waits ? "wait for event" : "record event";
+}
+
+const char *queue_describe_record(FILE *args, const void *arguments)
+{
+    return describe_event(args, arguments, false);
+}
+
+const char *queue_describe_wait(FILE *args, const void *arguments)
+{
+    return describe_event(args, arguments, true);
+}
+
+static const graph_kind reach_kind = {CU_GRAPH_NODE_TYPE_EVENT_RECORD, false, run_reach, "record",
+                                      queue_describe_record};
+
+static CUresult record(CUevent event, CUstream stream, CUcontext context)
 {
     bool queued;
-    pthread_mutex_lock(&lock);
-    CUresult result = follow(&queued, stream, context);
-    if (result == CUDA_SUCCESS && queued)
-        result = append(
-            stream, context,
-            &(graph_work){CU_GRAPH_NODE_TYPE_EVENT_RECORD, run_reach, &event, sizeof event, false},
-            NULL);
-    if (result == CUDA_SUCCESS) {
-        drop(event->item);
-        event->item = NULL;
-        event->recorded = true;
-        if (queued) {
-            event->item = queue_of(stream, context)->last;
-            event->item->references++;
-        } else {
-            queue_reach(event);
-        }
+    graph_work work = {&reach_kind, &event, sizeof event};
+    queue_item *item = NULL;
+    FRONT_TRY(follow(&queued, stream, context));
+    trace_op *op = trace_work(stream, context, &work);
+    unsigned long long number = trace_number(op);
+    if (queued) {
+        FRONT_TRY(append(stream, context, &work, NULL, op));
+        item = queue_of(stream, context)->last;
+        item->references++;
+    } else {
+        trace_begin(op);
+        run_begun(context, &work, op);
     }
+    drop(event->item);
+    event->item = item;
+    event->recorded = true;
+    event->record = number;
+    return CUDA_SUCCESS;
+}
+
+CUresult queue_record(CUevent event, CUstream stream, CUcontext context)
+{
+    pthread_mutex_lock(&lock);
+    CUresult result = record(event, stream, context);
     pthread_mutex_unlock(&lock);
     return result;
 }
 
+static CUresult await(CUstream stream, CUcontext context, CUevent event)
+{
+    trace_op *op = trace(stream, context, "wait", queue_describe_wait, &event);
+    bool waits = event->item && !event->item->done;
+    if (waits || queue_of(stream, context)->first)
+        return append_wait(stream, context, event->item, op);
+    trace_begin(op);
+    trace_end(op);
+    return CUDA_SUCCESS;
+}
+
 CUresult queue_after(CUstream stream, CUcontext context, CUevent event)
 {
-    CUresult result = CUDA_SUCCESS;
     pthread_mutex_lock(&lock);
-    if (event->item && !event->item->done)
-        result = append_wait(stream, context, event->item);
+    CUresult result = await(stream, context, event);
     pthread_mutex_unlock(&lock);
     return result;
 }
@@ -320,6 +400,7 @@ void queue_wait_context(CUcontext context)
 
 typedef struct waiting_work {
     void (*call)(void *arguments);
+    cuEmulatorDescribe *describe;
     max_align_t arguments[];
 } waiting_work;
 
@@ -331,16 +412,26 @@ static CUresult run_waiting(CUcontext context, const void *arguments)
     return CUDA_SUCCESS;
 }
 
+static const char *describe_waiting(FILE *args, const void *arguments)
+{
+    const waiting_work *waiting = arguments;
+    return waiting->describe(args, waiting->arguments);
+}
+
+static const graph_kind waiting_kind = {CU_GRAPH_NODE_TYPE_HOST, true, run_waiting, "collective",
+                                        describe_waiting};
+
 CUresult cuEmulatorLaunchWaiting(CUstream stream, void (*call)(void *arguments),
-                                 const void *arguments, size_t bytes)
+                                 cuEmulatorDescribe *describe, const void *arguments, size_t bytes)
 {
     waiting_work *waiting = malloc(sizeof *waiting + bytes);
     if (!waiting)
         return CUDA_ERROR_OUT_OF_MEMORY;
     waiting->call = call;
+    waiting->describe = describe;
     memcpy(waiting->arguments, arguments, bytes);
-    CUresult result = graph_enqueue(stream, &(graph_work){CU_GRAPH_NODE_TYPE_HOST, run_waiting,
-                                                          waiting, sizeof *waiting + bytes, true});
+    CUresult result =
+        graph_enqueue(stream, &(graph_work){&waiting_kind, waiting, sizeof *waiting + bytes});
     free(waiting);
     return result;
 }

@@ -43,6 +43,7 @@ CUresult CUDAAPI cuStreamCreateWithPriority(CUstream *phStream, unsigned int fla
     stream->flags = flags;
     stream->priority = priority > 0 ? 0 : priority < -5 ? -5 : priority;
     stream->id = front_new_id();
+    trace_name_track(stream->id, context->device, "stream");
     front_add(&stream->object);
     *phStream = stream;
     return CUDA_SUCCESS;
@@ -141,6 +142,30 @@ CUresult CUDAAPI cuStreamGetId(CUstream hStream, unsigned long long *streamId)
     return CUDA_SUCCESS;
 }
 
+typedef struct callback_work {
+    CUstream stream;
+    CUresult status;
+    CUstreamCallback call;
+    void *argument;
+} callback_work;
+
+static CUresult run_callback(CUcontext context, const void *arguments)
+{
+    (void)context;
+    const callback_work *work = arguments;
+    work->call(work->stream, work->status, work->argument);
+    return CUDA_SUCCESS;
+}
+
+static const char *describe_callback(FILE *args, const void *arguments)
+{
+    (void)args, (void)arguments;
+    return "callback";
+}
+
+static const graph_kind callback_kind = {CU_GRAPH_NODE_TYPE_HOST, false, run_callback, "host",
+                                         describe_callback};
+
 CUresult CUDAAPI cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void *userData,
                                      unsigned int flags)
 {
@@ -151,9 +176,8 @@ CUresult CUDAAPI cuStreamAddCallback(CUstream hStream, CUstreamCallback callback
     bool skip;
     FRONT_TRY(front_check_enqueue(context, &skip));
     FRONT_TRY(capture_refuse_stream(hStream, context));
-    queue_wait_stream(hStream, context);
-    callback(hStream, skip ? context->fault : CUDA_SUCCESS, userData);
-    return CUDA_SUCCESS;
+    callback_work work = {hStream, skip ? context->fault : CUDA_SUCCESS, callback, userData};
+    return queue_run_now(hStream, context, &(graph_work){&callback_kind, &work, sizeof work});
 }
 
 /* ---- events --------------------------------------------------------------------------------- */
@@ -182,6 +206,7 @@ CUresult CUDAAPI cuEventCreate(CUevent *phEvent, unsigned int Flags)
     event->object.context = context;
     event->object.release = release_event;
     event->flags = Flags;
+    event->id = front_new_id();
     front_add(&event->object);
     *phEvent = event;
     return CUDA_SUCCESS;
@@ -205,6 +230,7 @@ static CUresult run_record(CUcontext context, const void *arguments)
         return CUDA_ERROR_INVALID_HANDLE;
     bool captured; /* never: the stream of a launch does not capture */
     FRONT_TRY(capture_record(&captured, event, CU_STREAM_PER_THREAD, context));
+    event->record = 0; /* nobody has asked for this one's number */
     queue_reach(event);
     return CUDA_SUCCESS;
 }
@@ -216,13 +242,17 @@ static CUresult run_wait(CUcontext context, const void *arguments)
                                                               : CUDA_ERROR_INVALID_HANDLE;
 }
 
+static const graph_kind record_kind = {CU_GRAPH_NODE_TYPE_EVENT_RECORD, false, run_record, "record",
+                                       queue_describe_record};
+static const graph_kind wait_kind = {CU_GRAPH_NODE_TYPE_WAIT_EVENT, false, run_wait, "wait",
+                                     queue_describe_wait};
+
 /* Outside of a capture there is no graph for the node. */
 static CUresult add_external(CUstream stream, CUcontext context, CUevent event,
-                             CUgraphNodeType type)
+                             const graph_kind *kind)
 {
     bool captured;
-    graph_work work = {type, type == CU_GRAPH_NODE_TYPE_EVENT_RECORD ? run_record : run_wait,
-                       &event, sizeof event, false};
+    graph_work work = {kind, &event, sizeof event};
     FRONT_TRY(capture_add(&captured, stream, context, &work));
     return captured ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
@@ -238,7 +268,7 @@ CUresult CUDAAPI cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsign
     bool skip, captured;
     FRONT_TRY(front_check_enqueue(context, &skip));
     if (flags == CU_EVENT_RECORD_EXTERNAL)
-        return add_external(hStream, context, hEvent, CU_GRAPH_NODE_TYPE_EVENT_RECORD);
+        return add_external(hStream, context, hEvent, &record_kind);
     FRONT_TRY(capture_record(&captured, hEvent, hStream, context));
     if (!captured)
         return queue_record(hEvent, hStream, context);
@@ -259,12 +289,12 @@ CUresult CUDAAPI cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned in
         return CUDA_ERROR_INVALID_HANDLE;
     if (Flags > CU_EVENT_WAIT_EXTERNAL)
         return CUDA_ERROR_INVALID_VALUE;
-    bool skip;
+    bool skip, captured;
     FRONT_TRY(front_check_enqueue(context, &skip));
     if (Flags == CU_EVENT_WAIT_EXTERNAL)
-        return add_external(hStream, context, hEvent, CU_GRAPH_NODE_TYPE_WAIT_EVENT);
-    FRONT_TRY(capture_wait(hStream, context, hEvent));
-    return queue_after(hStream, context, hEvent);
+        return add_external(hStream, context, hEvent, &wait_kind);
+    FRONT_TRY(capture_wait(&captured, hStream, context, hEvent));
+    return captured ? CUDA_SUCCESS : queue_after(hStream, context, hEvent);
 }
 
 static CUresult enter_event(CUevent event)

@@ -2,8 +2,8 @@
  * front.c: the state behind the Driver API: live handles, live contexts, each thread's stack of
  * current contexts, and faults. Every cu_*.c file uses it; of them it calls cu_queue.c alone.
  */
-#include "driver/queue.h"
 #include "driver/cu_emulator.h"
+#include "driver/queue.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,6 +167,7 @@ CUresult front_context_create(CUcontext *out, unsigned flags, CUdevice device)
     context->limits[CU_LIMIT_PRINTF_FIFO_SIZE] = 1 << 20;
     context->limits[CU_LIMIT_MALLOC_HEAP_SIZE] = 8 << 20;
     context->limits[CU_LIMIT_MAX_L2_FETCH_GRANULARITY] = 64;
+    trace_name_track(context->id, device, "default stream");
     pthread_mutex_init(&context->lock, NULL);
     front_add(&context->object);
     pthread_mutex_lock(&handle_lock);

@@ -123,7 +123,9 @@ struct CUstream_st {
 struct CUevent_st {
     front_object object;
     unsigned flags;
+    unsigned long long id;
     bool recorded;
+    unsigned long long record;   /* the number of its last recording in the trace, or 0 */
     double milliseconds;         /* of the monotonic clock when it was reached */
     struct queue_item *item;     /* it is reached when this is done (cu_queue.c); NULL: it is */
     unsigned long long captured; /* the capture it was last recorded in (cu_capture.c), or 0 */

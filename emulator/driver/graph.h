@@ -10,16 +10,23 @@
 #define GRAPH_H
 
 #include "driver/front.h"
+#include "driver/trace.h"
 
 /* ---- work ----------------------------------------------------------------------------------- */
 
+typedef struct graph_kind {
+    CUgraphNodeType type;
+    bool waits; /* for other processes or threads: never runs inside the call (queue.h) */
+    CUresult (*run)(CUcontext context, const void *arguments);
+    const char *category; /* these two: in the trace (trace.h) */
+    trace_describe *describe;
+} graph_kind;
+
 /* Something a stream can run later: `arguments` can be copied byte for byte. */
 typedef struct graph_work {
-    CUgraphNodeType type;
-    CUresult (*run)(CUcontext context, const void *arguments);
+    const graph_kind *kind;
     void *arguments;
     size_t bytes;
-    bool waits; /* for other processes or threads: never runs inside the call (queue.h) */
 } graph_work;
 
 /* Runs the work, or adds a copy of it to the graph that the stream captures (cu_stream.c). Work
@@ -63,7 +70,7 @@ void graph_nodes_clear(front_nodes *set);
 CUresult capture_add(bool *captured, CUstream stream, CUcontext context, const graph_work *work);
 /* The same for recording an event and for waiting for one, which tie streams together instead. */
 CUresult capture_record(bool *captured, CUevent event, CUstream stream, CUcontext context);
-CUresult capture_wait(CUstream stream, CUcontext context, CUevent event);
+CUresult capture_wait(bool *captured, CUstream stream, CUcontext context, CUevent event);
 
 /* The following refuse a call and invalidate the captures that it is in conflict with. */
 

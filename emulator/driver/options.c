@@ -126,6 +126,14 @@ static bool parse_numerics(front_options *out, const char *variable, const char 
     return reject(variable, value, legal);
 }
 
+/* Any name: cuInit begins the trace, and goes on without one when it cannot. */
+static bool parse_trace(front_options *out, const char *variable, const char *value)
+{
+    (void)variable;
+    out->trace = value[0] == '\0' ? NULL : value;
+    return true;
+}
+
 bool options_read(front_options *out)
 {
     static const struct {

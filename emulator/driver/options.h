@@ -15,6 +15,7 @@ typedef struct front_options {
     bool check_races;
     const char *isa;      /* a constant, or NULL: the best one */
     const char *numerics; /* one of emu_numerics_at */
+    const char *trace;    /* a file's name (trace.h), or NULL: none */
 } front_options;
 
 /* Reads options.def's variables. A bad value prints one line to stderr that names the variable, the

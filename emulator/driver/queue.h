@@ -11,11 +11,15 @@
 /* Runs the work, or adds a copy of it behind what the stream waits for: an error of its own is then
  * a fault of the context. */
 CUresult queue_run(CUstream stream, CUcontext context, const graph_work *work);
+/* Runs the work in this thread when all before it has run; gives its own error. */
+CUresult queue_run_now(CUstream stream, CUcontext context, const graph_work *work);
 /* The event is reached when all before it in the stream has run. */
 CUresult queue_record(CUevent event, CUstream stream, CUcontext context);
 /* What comes next in the stream runs when the event has been reached. */
 CUresult queue_after(CUstream stream, CUcontext context, CUevent event);
 
+/* Describe works whose argument is an event, and waiting for it. */
+trace_describe queue_describe_record, queue_describe_wait;
 /* The event is reached now. */
 void queue_reach(CUevent event);
 bool queue_is_reached(CUevent event);

@@ -28,6 +28,18 @@ static void run_ops(void *arguments)
     op_run_all((const nccl_op *)(const void *)(count + 1), *count);
 }
 
+static const char *describe_ops(FILE *args, const void *arguments)
+{
+    const size_t *count = arguments;
+    const nccl_op *ops = (const nccl_op *)(const void *)(count + 1);
+    for (size_t i = 0; i < *count; i++) {
+        fputs(i ? "," : ",\"operations\":[", args);
+        op_write(args, &ops[i].shape);
+    }
+    fputc(']', args);
+    return *count == 1 ? op_name(&ops->shape) : "group";
+}
+
 /* The stream that the operations of the call's communicator share: the group's first. */
 static CUstream shared_stream(const group_call *calls, const group_call *call)
 {
@@ -106,8 +118,9 @@ static ncclResult_t launch_stream(const group_call *calls, size_t count, size_t 
             ops[taken++] = calls[i].op;
     }
     *arguments = taken;
-    CUresult result = cuEmulatorLaunchWaiting(shared_stream(calls, &calls[first]), run_ops,
-                                              arguments, sizeof(size_t) + taken * sizeof(nccl_op));
+    CUresult result =
+        cuEmulatorLaunchWaiting(shared_stream(calls, &calls[first]), run_ops, describe_ops,
+                                arguments, sizeof(size_t) + taken * sizeof(nccl_op));
     free(arguments);
     return error_of_cuda(result, "enqueueing the operation");
 }

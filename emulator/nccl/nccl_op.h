@@ -5,6 +5,8 @@
 #ifndef NCCL_OP_H
 #define NCCL_OP_H
 
+#include <stdio.h>
+
 #include "nccl/nccl_comm.h"
 #include "nccl/nccl_reduce.h"
 
@@ -25,6 +27,10 @@ typedef struct nccl_op {
 
 /* "all-reduce of 1024 bf16, sum" */
 void op_describe(char text[static 128], const op_shape *shape);
+const char *op_name(const op_shape *shape); /* "all-reduce" */
+/* The same as a JSON object: name, count, type, and where it has them reduction and (other) rank.
+ */
+void op_write(FILE *out, const op_shape *shape);
 /* Whether its buffers lie in allocations of the communicator's device; else the text says what is
  * wrong. InvalidArgument. */
 ncclResult_t op_check_buffers(const nccl_op *op, const struct ncclComm *comm);

@@ -1,35 +1,7 @@
-/* nccl_stuck.c: see nccl_stuck.h, and descriptions of operations. */
+/* nccl_stuck.c: see nccl_stuck.h. */
 #include "nccl/nccl_stuck.h"
 
 #include <stdio.h>
-
-void op_describe(char text[static 128], const op_shape *shape)
-{
-    static const struct {
-        const char *text;
-        bool reduces;
-        const char *rooted;
-    } kinds[] = {
-#define KIND(name, text, reduces, rooted) {text, reduces, rooted},
-#include "nccl/nccl_kinds.def"
-#undef KIND
-    };
-    static const char *const ops[ncclNumOps] = {[ncclSum] = ", sum",
-                                                [ncclProd] = ", prod",
-                                                [ncclMax] = ", max",
-                                                [ncclMin] = ", min",
-                                                [ncclAvg] = ", avg"};
-    char other[32] = "";
-    if (shape->kind == OP_SPLIT) {
-        snprintf(text, 128, "split");
-        return;
-    }
-    if (kinds[shape->kind].rooted)
-        snprintf(other, sizeof other, " %s rank %d", kinds[shape->kind].rooted, shape->other);
-    snprintf(text, 128, "%s of %llu %s%s%s", kinds[shape->kind].text,
-             (unsigned long long)shape->count, type_name((ncclDataType_t)shape->type),
-             kinds[shape->kind].reduces ? ops[shape->op] : "", other);
-}
 
 void stuck_publish(struct ncclComm *comm, const op_run *runs, size_t count, uint32_t seen)
 {

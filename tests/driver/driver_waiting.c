@@ -5,39 +5,12 @@
 
 #include "driver/cu_emulator.h"
 #include "fixture.h"
-
-/* A gate that waiting work stands at until the test opens it. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t opened = PTHREAD_COND_INITIALIZER;
-static int gates_open, passed;
-
-static void stand_at_gate(void *arguments)
-{
-    int gate = *(const int *)arguments;
-    pthread_mutex_lock(&lock);
-    while (gates_open <= gate)
-        pthread_cond_wait(&opened, &lock);
-    passed++;
-    pthread_mutex_unlock(&lock);
-}
-
-static void open_gates(int count)
-{
-    pthread_mutex_lock(&lock);
-    gates_open = count;
-    pthread_cond_broadcast(&opened);
-    pthread_mutex_unlock(&lock);
-}
+#include "gate.h"
 
 static void *open_first_gate(void *unused)
 {
     open_gates(1);
     return unused;
-}
-
-static void enqueue_gate(CUstream stream, int gate)
-{
-    EXPECT_OK(cuEmulatorLaunchWaiting(stream, stand_at_gate, &gate, sizeof gate));
 }
 
 static CUstream make_stream(unsigned flags)
@@ -78,7 +51,7 @@ Test(waiting, the_call_and_calls_behind_it_return_and_run_in_order)
     EXPECT_OK(cuStreamSynchronize(stream));
     EXPECT_OK(cuStreamQuery(stream));
     cr_assert_eq(peek(word), 3);
-    cr_assert_eq(passed, 2);
+    cr_assert_eq(count_passed(), 2);
 }
 
 Test(waiting, another_stream_does_not_wait_until_an_event_ties_it)
@@ -172,5 +145,5 @@ Test(waiting, a_graph_replays_it_in_its_place)
     open_gates(1);
     EXPECT_OK(cuStreamSynchronize(stream));
     cr_assert_eq(peek(word), 2);
-    cr_assert_eq(passed, 2);
+    cr_assert_eq(count_passed(), 2);
 }

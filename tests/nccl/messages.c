@@ -218,6 +218,12 @@ static void take_a_while(void *unused)
     usleep(100000);
 }
 
+static const char *describe_while(FILE *args, const void *unused)
+{
+    (void)args, (void)unused;
+    return "a while";
+}
+
 /* What is sent is written late in one stream, what is received is read there; the group's first
  * call is in the other. */
 static void group_over_streams(test_rank *own)
@@ -227,7 +233,7 @@ static void group_over_streams(test_rank *own)
     CUdeviceptr at = upload_words(7 + own->rank, 1), sent = upload_words(0, 1);
     CUdeviceptr received = upload_words(0, 1), copy = upload_words(0, 1);
     CHECK_CUDA(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
-    CHECK_CUDA(cuEmulatorLaunchWaiting(other, take_a_while, "", 1));
+    CHECK_CUDA(cuEmulatorLaunchWaiting(other, take_a_while, describe_while, "", 1));
     CHECK_CUDA(cuMemcpyDtoDAsync(sent, at, 4, other));
     CHECK_NCCL(ncclSuccess, ncclGroupStart());
     CHECK_NCCL(ncclSuccess,
