@@ -121,7 +121,7 @@ typedef struct decoder {
     decode_label *jumps; /* entries of jump lists, resolved like branches */
     uint32_t jump_count, jump_capacity;
     uint32_t *lists; /* operands beyond those of an instruction: what they read and write first */
-    uint32_t list_count, list_capacity;
+    uint32_t list_count, list_capacity, latest_list;
     decode_instance *instance;
     const ptx_statement *statement;
     bool has_instr; /* the statement has the instruction that stands for it */

@@ -118,6 +118,17 @@ static void check_overlap(decoder *d, uint32_t first, uint32_t count_d)
     }
 }
 
+/* A list that is the one before it again takes no place of its own. */
+static uint32_t share_list(decoder *d, uint32_t first)
+{
+    uint32_t count = d->list_count - first, before = d->latest_list;
+    bool again = count == first - before &&
+                 memcmp(d->lists + before, d->lists + first, count * sizeof *d->lists) == 0;
+    d->list_count = again ? first : d->list_count;
+    d->latest_list = again ? before : first;
+    return d->latest_list;
+}
+
 /* ---- the instructions ---- */
 
 static bool read_choice(decoder *d, const ptx_operand *operand, int no, int yes, const char *name)
@@ -176,9 +187,9 @@ static void decode_multiply(decoder *d)
                  (uint32_t)w->types[0] << WGMMA_D_SHIFT | (uint32_t)w->types[1] << WGMMA_A_SHIFT |
                  (uint32_t)w->types[2] << WGMMA_B_SHIFT;
     in->in.imm = flags;
-    in->in.target = first;
     in->list_defs = (uint32_t)count_d;
     in->list_uses = d->list_count - first - in->list_defs;
+    in->in.target = share_list(d, first);
     decode_add_use(in, a);
     decode_add_use(in, b);
     decode_add_use(in, adds);

@@ -28,6 +28,11 @@ typedef struct wgmma_warp {
     uint32_t *groups; /* committed and not waited for: `issued` at their commit */
     int group_count, group_capacity;
     wgmma_register *registers; /* async_count of the kernel */
+    /* Products of one D in a row change its registers in the same way: `latest` stands for all of
+     * them until something else uses one. */
+    const uint32_t *latest_list; /* D's registers; NULL: `registers` holds everything */
+    uint32_t latest_count;
+    wgmma_register latest;
 } wgmma_warp;
 
 /* Four warps. Products are numbered from 1. */
@@ -168,6 +173,18 @@ static void fail_register(emu_warp *w, const emu_instr *in, uint32_t index, cons
                 what);
 }
 
+/* From now on `registers` holds everything. */
+static void settle(wgmma_warp *s, const ir_kernel *kernel)
+{
+    for (uint32_t i = 0; s->latest_list && i < s->latest_count; i++) {
+        uint32_t index = register_index(kernel, s->latest_list[i]);
+        if (index < kernel->async_count) {
+            s->registers[index] = s->latest;
+        }
+    }
+    s->latest_list = NULL;
+}
+
 void wgmma_watch(ir_kernel *kernel)
 {
     if (kernel->async_count == 0) {
@@ -191,7 +208,8 @@ void wgmma_watch(ir_kernel *kernel)
 void wgmma_touch(emu_warp *w, const emu_instr *in, uint32_t mask)
 {
     const ir_kernel *kernel = w->block->grid->kernel;
-    const wgmma_warp *s = state_of(w);
+    wgmma_warp *s = state_of(w);
+    settle(s, kernel);
     for (int k = 0; k < IR_OPERANDS; k++) {
         uint32_t index = register_index(kernel, in->r[k]);
         if (index >= kernel->async_count) {
@@ -242,18 +260,29 @@ static bool use_registers(emu_warp *w, const emu_instr *in)
 {
     const ir_kernel *kernel = w->block->grid->kernel;
     const uint32_t *list = wgmma_list(w, in);
+    wgmma_warp *s = state_of(w);
     uint32_t d = wgmma_d_registers(in), a = in->imm & WGMMA_A_REGISTERS ? 4 : 0;
-    if (state_of(w)->fences == 0) {
+    uint32_t shape = in->aux & WGMMA_SHAPE_BITS;
+    if (s->fences == 0) {
         fault_raise(w, in, CUDA_ERROR_LAUNCH_FAILED, FULL_MASK,
                     "no wgmma.fence before the warp's first wgmma");
         return false;
     }
-    for (uint32_t i = 0; i < d + a; i++) {
+    bool repeats = s->latest_list == list && s->latest.shape == shape && a == 0;
+    if (!repeats) {
+        settle(s, kernel);
+    }
+    for (uint32_t i = 0; i < d + a && !repeats; i++) {
         uint32_t index = register_index(kernel, list[i]);
-        if (index < kernel->async_count &&
-            !use_register(w, in, index, i < d ? in->aux & WGMMA_SHAPE_BITS : 0)) {
+        if (index < kernel->async_count && !use_register(w, in, index, i < d ? shape : 0)) {
             return false;
         }
+    }
+    if (a == 0) {
+        s->latest_list = list;
+        s->latest_count = d;
+        s->latest = (wgmma_register){
+            .number = s->issued + 1, .shape = shape, .fenced = s->fences, .in = in};
     }
     return true;
 }
