@@ -78,8 +78,10 @@ static mmlp_status take_tensor(pass_call *out, const mmlp_mlp *mlp, int slot, sl
     tensor_wanted wanted = wanted_of(mlp, &slot_tensors[slot], out);
     MMLP_TRY(tensor_check(tensor, &wanted));
     if (slot == SLOT_HIDDEN_STATES) {
-        out->local_tokens = tensor->shape[0];
-        out->tokens = out->local_tokens * memory_split(mlp->bundle);
+        /* More than max_tokens are refused as they are: the product could overflow. */
+        int64_t rows = tensor->shape[0];
+        out->local_tokens = rows;
+        out->tokens = rows > mlp->max_tokens ? rows : rows * memory_split(mlp->bundle);
         MMLP_TRY(memory_check_tokens(mlp, out->tokens));
     }
     size_t bytes = tensor->dtype.bits / 8u;

@@ -210,6 +210,8 @@ mmlp_status mmlp_mlp_bind_comm(mmlp_mlp *mlp, mmlp_group group, struct ncclComm 
         goto cleanup;
     }
     MMLP_TRY_CLEANUP(comm_find(&c, mlp->context, nccl));
+    /* First, so that a rank for which the size is right does not wait for one that has refused. */
+    MMLP_TRY_CLEANUP(check_agreement(mlp, group, c));
     if (group == MMLP_GROUP_TP && c->ranks != wanted) {
         status =
             mmlp_fail(MMLP_ERROR_ARGUMENT,
@@ -220,7 +222,6 @@ mmlp_status mmlp_mlp_bind_comm(mmlp_mlp *mlp, mmlp_group group, struct ncclComm 
     }
     if (group != MMLP_GROUP_TP)
         MMLP_TRY_CLEANUP(prepare_gradients(mlp));
-    MMLP_TRY_CLEANUP(check_agreement(mlp, group, c));
     mlp->groups[group] = c;
 
 cleanup:

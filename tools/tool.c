@@ -15,12 +15,15 @@
 
 int tool_fail(int code, const char *format, ...)
 {
+    char *line = NULL;
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "%s: ", program_invocation_short_name);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    if (vasprintf(&line, format, args) < 0)
+        line = NULL;
     va_end(args);
+    /* At once: lines of several ranks must not run into each other. */
+    fprintf(stderr, "%s: %s\n", program_invocation_short_name, line ? line : "out of memory");
+    free(line);
     return code;
 }
 

@@ -344,13 +344,12 @@ static void train_and_reduce(thread_rank *rank)
     const mmlp_bundle *bundle = rank->what;
     mmlp_mlp *mlp = load(rank->context, bundle);
     training_step step;
-    step_options options = {.tokens = TOKENS, .seed = (uint64_t)rank->rank + 1};
+    step_options options = {
+        .tokens = TOKENS, .seed = (uint64_t)rank->rank + 1, .device = rank->rank};
     void *stream;
     REQUIRE(mmlp_stream_create(&stream, rank->context));
     REQUIRE(mmlp_mlp_bind_comm(mlp, MMLP_GROUP_DP, rank->comm));
     step_start(&step, rank->context, bundle, mlp, &options);
-    for (int i = 0; i < STEP_TENSORS; i++)
-        step.tensors[i].device.device.device_id = rank->rank;
     mmlp_reduce_grads_args args = MMLP_REDUCE_GRADS_ARGS_INIT;
     args.grad_linear_fc1_weight = step.dgrad.grad_linear_fc1_weight;
     args.grad_linear_fc2_weight = step.dgrad.grad_linear_fc2_weight;

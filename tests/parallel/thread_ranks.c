@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* What all ranks see. */
@@ -38,6 +39,7 @@ void with_thread_ranks(int ranks, void (*body)(thread_rank *), void *what)
     for (int i = 0; i < ranks; i++) {
         mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;
         options.device = i;
+        options.nccl = getenv("MMLP_TEST_LIBNCCL"); /* NULL: the default */
         threads[i] =
             (thread){.rank = {ranks, i, NULL, NULL, what, &shared}, .id = &id, .body = body};
         cr_assert_eq(mmlp_context_create(&threads[i].rank.context, &options), MMLP_OK, "%s",

@@ -79,20 +79,21 @@ static void describe(training_step *s, step_tensor which)
     const char *bias = s->options.bias_gradients_fp32 ? fp32 : storage;
     int64_t t = s->options.tokens, h = p->hidden_size, f = p->ffn_hidden_size,
             c = p->fc1_output_size;
+    int64_t local = p->sequence_parallel ? t / p->tensor_model_parallel_size : t;
     const struct {
         int present;
         int64_t rows, columns;
         const char *dtype;
     } rows[STEP_TENSORS] = {
-        [STEP_HIDDEN_STATES] = {1, t, h, storage},
+        [STEP_HIDDEN_STATES] = {1, local, h, storage},
         [STEP_FC1_WEIGHT] = {1, c, h, storage},
         [STEP_FC1_BIAS] = {p->add_bias_linear, c, 0, storage},
         [STEP_FC2_WEIGHT] = {1, h, f, storage},
         [STEP_FC2_BIAS] = {p->add_bias_linear, h, 0, storage},
         [STEP_SCALE] = {p->per_token_scale, t, 0, fp32},
-        [STEP_GRAD_OUTPUT] = {1, t, h, storage},
-        [STEP_OUTPUT] = {1, t, h, storage},
-        [STEP_GRAD_HIDDEN_STATES] = {1, t, h, storage},
+        [STEP_GRAD_OUTPUT] = {1, local, h, storage},
+        [STEP_OUTPUT] = {1, local, h, storage},
+        [STEP_GRAD_HIDDEN_STATES] = {1, local, h, storage},
         [STEP_GRAD_SCALE] = {p->per_token_scale, t, 0, fp32},
         [STEP_GRAD_FC1_WEIGHT] = {1, c, h, wgrad},
         [STEP_GRAD_FC1_BIAS] = {p->add_bias_linear, c, 0, bias},
@@ -112,6 +113,7 @@ static void describe(training_step *s, step_tensor which)
     v->host = v->device = view;
     v->host.device.device_type = MMLP_DEVICE_CPU;
     v->device.device.device_type = MMLP_DEVICE_CUDA;
+    v->device.device.device_id = s->options.device;
     v->host.data = malloc(v->bytes + 1);
     cr_assert(v->host.data);
 }

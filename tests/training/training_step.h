@@ -8,10 +8,11 @@
 #include <megamlp/megamlp.h>
 
 typedef struct step_options {
-    int64_t tokens;
+    int64_t tokens; /* of all ranks */
     uint64_t seed;
     int beta;                /* of weight and bias gradients */
     int bias_gradients_fp32; /* else params_dtype */
+    int device;              /* the context's */
 } step_options;
 
 /* What the tensors of a step are, for tests that look at them; names are those of the golden data.

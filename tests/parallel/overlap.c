@@ -1,0 +1,205 @@
+/*
+ * overlap.c: what runs beside what, from the emulator's trace: where collectives are enqueued, and
+ * who waits for them.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "parallel_step.h"
+#include "temporary_folder.h"
+#include "trace_file.h"
+
+#define REQUIRE(call) cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
+
+enum { RANKS = 2, TOKENS = 40 };
+
+typedef struct subject {
+    mmlp_bundle *bundle;
+    int regathers;
+    mmlp_group group; /* DP: the weight gradients are reduced too */
+} subject;
+
+/* ---- a step of two ranks, traced ------------------------------------------------------------- */
+
+static void reduce(mmlp_mlp *mlp, const training_step *step, void *stream)
+{
+    mmlp_reduce_grads_args args = MMLP_REDUCE_GRADS_ARGS_INIT;
+    args.grad_linear_fc1_weight = step->dgrad.grad_linear_fc1_weight;
+    args.grad_linear_fc2_weight = step->dgrad.grad_linear_fc2_weight;
+    REQUIRE(mmlp_mlp_reduce_grads(mlp, &args, -1));
+    REQUIRE(mmlp_mlp_wait_grads(mlp, stream));
+}
+
+static void run_step(thread_rank *rank)
+{
+    const subject *s = rank->what;
+    mmlp_mlp_options load = MMLP_MLP_OPTIONS_INIT;
+    load.regather_input = s->regathers;
+    mmlp_mlp *mlp = parallel_load(rank, s->bundle, &load);
+    step_options options = {.tokens = TOKENS, .seed = 1, .device = rank->rank};
+    training_step step;
+    void *stream;
+    REQUIRE(mmlp_mlp_bind_comm(mlp, s->group, rank->comm));
+    step_start(&step, rank->context, s->bundle, mlp, &options);
+    REQUIRE(mmlp_stream_create(&stream, rank->context));
+    REQUIRE(step_enqueue(&step, mlp, stream));
+    if (s->group == MMLP_GROUP_DP)
+        reduce(mlp, &step, stream);
+    REQUIRE(mmlp_stream_sync(rank->context, stream));
+    REQUIRE(mmlp_stream_destroy(rank->context, stream));
+    step_finish(&step);
+    mmlp_mlp_unload(mlp);
+}
+
+/* `check` sees the events of each rank. */
+static void traced(const char *fields, subject s, void (*check)(const json_t *trace))
+{
+    char *folder = temporary_folder_make(), *path = NULL, *all = NULL;
+    cr_assert(asprintf(&path, "%s/trace.json", folder) > 0);
+    cr_assert(asprintf(&all,
+                       "activation_func = F.silu, gated_linear_unit = true, params_dtype = 'bf16', "
+                       "add_bias_linear = false, gradient_accumulation_fusion = true, %s",
+                       fields) > 0);
+    setenv("MMLP_EMULATOR_TRACE", path, 1);
+    char *content = loaded_spec(PARALLEL_HIDDEN, PARALLEL_FFN, all, "");
+    s.bundle = loaded_bundle(content, NULL);
+    with_thread_ranks(RANKS, run_step, &s);
+    json_t *trace = trace_read(path);
+    for (int rank = 0; rank < RANKS; rank++) {
+        json_t *own = trace_where(trace, "device", rank);
+        check(own);
+        json_decref(own);
+    }
+    json_decref(trace);
+    mmlp_bundle_close(s.bundle);
+    temporary_folder_remove(folder);
+    free(content);
+    free(path);
+    free(all);
+}
+
+/* ---- what the trace says --------------------------------------------------------------------- */
+
+/* When (in the order of enqueueing) the nth operation of that name was. */
+static double enqueued(const json_t *trace, const char *name, size_t nth)
+{
+    return trace_number_in(trace_event(trace, "i", name, nth), "op");
+}
+
+/* When the wait for the nth collective of that name was enqueued, which is one for the record that
+ * follows it on its stream. */
+static double joined(const json_t *trace, const char *name, size_t nth)
+{
+    const json_t *collective = trace_event(trace, "i", name, nth);
+    json_t *beside = trace_where(trace, "tid", trace_number_in(collective, "tid"));
+    size_t i = 0;
+    while (enqueued(beside, "record event", i) < trace_number_in(collective, "op"))
+        i++;
+    double record = enqueued(beside, "record event", i);
+    json_t *waits = trace_where(trace, "waits_for", record);
+    double join = enqueued(waits, "wait for event", 0);
+    cr_expect_neq(trace_number_in(trace_event(waits, "i", "wait for event", 0), "tid"),
+                  trace_number_in(collective, "tid"));
+    json_decref(waits);
+    json_decref(beside);
+    return join;
+}
+
+static double kernel(const json_t *trace, const char *name)
+{
+    return enqueued(trace, name, 0);
+}
+
+#define FC1_FORWARD "mlp_linear_fc1_forward"
+#define FC2_FORWARD "mlp_linear_fc2_forward"
+#define FC1_DGRAD   "mlp_linear_fc1_dgrad"
+#define FC2_DGRAD   "mlp_linear_fc2_dgrad"
+#define FC1_WGRAD   "mlp_linear_fc1_wgrad"
+#define FC2_WGRAD   "mlp_linear_fc2_wgrad"
+
+/* dX travels while the weight gradients are computed. */
+static void expect_beside_wgrad(const json_t *trace, const char *name)
+{
+    double began = enqueued(trace, name, 1);
+    cr_expect_gt(began, kernel(trace, FC1_DGRAD));
+    cr_expect_lt(began, kernel(trace, FC2_WGRAD), "before the first weight gradient");
+    cr_expect_gt(joined(trace, name, 1), kernel(trace, FC1_WGRAD), "after the last");
+}
+
+static void check_tensor_parallel(const json_t *trace)
+{
+    cr_expect_eq(trace_count(trace, "i", "all-reduce"), 2);
+    cr_expect_gt(enqueued(trace, "all-reduce", 0), kernel(trace, FC2_FORWARD));
+    cr_expect_lt(joined(trace, "all-reduce", 0), kernel(trace, FC2_DGRAD));
+    expect_beside_wgrad(trace, "all-reduce");
+}
+
+Test(overlap, the_gradient_of_the_input_is_reduced_beside_the_weight_gradients, .timeout = 120)
+{
+    traced("tensor_model_parallel_size = 2", (subject){.group = MMLP_GROUP_TP},
+           check_tensor_parallel);
+}
+
+static void check_gathers(const json_t *trace, size_t count)
+{
+    cr_expect_eq(trace_count(trace, "i", "all-gather"), count);
+    cr_expect_eq(trace_count(trace, "i", "reduce-scatter"), 2);
+    cr_expect_lt(joined(trace, "all-gather", 0), kernel(trace, FC1_FORWARD));
+    cr_expect_gt(enqueued(trace, "reduce-scatter", 0), kernel(trace, FC2_FORWARD));
+    cr_expect_lt(joined(trace, "all-gather", 1), kernel(trace, FC2_DGRAD));
+}
+
+static void check_sequence_parallel(const json_t *trace)
+{
+    check_gathers(trace, 3);
+    expect_beside_wgrad(trace, "reduce-scatter");
+    /* The input comes again while dgrad runs. */
+    double began = enqueued(trace, "all-gather", 2), join = joined(trace, "all-gather", 2);
+    cr_expect_gt(began, kernel(trace, FC2_DGRAD));
+    cr_expect_lt(began, kernel(trace, FC1_DGRAD));
+    cr_expect_gt(join, kernel(trace, FC1_DGRAD));
+    cr_expect_lt(join, kernel(trace, FC1_WGRAD));
+}
+
+Test(overlap, the_second_gathering_of_the_input_is_beside_dgrad, .timeout = 120)
+{
+    traced("tensor_model_parallel_size = 2, sequence_parallel = true",
+           (subject){.group = MMLP_GROUP_TP}, check_sequence_parallel);
+}
+
+static void check_regathered(const json_t *trace)
+{
+    check_gathers(trace, 3);
+    double began = enqueued(trace, "all-gather", 2), join = joined(trace, "all-gather", 2);
+    cr_expect_gt(began, joined(trace, "reduce-scatter", 1), "dgrad has ended");
+    cr_expect_lt(began, kernel(trace, FC2_WGRAD));
+    cr_expect_gt(join, kernel(trace, FC2_WGRAD));
+    cr_expect_lt(join, kernel(trace, FC1_WGRAD));
+}
+
+Test(overlap, backward_dw_gathers_the_input_beside_fc2s_weight_gradient, .timeout = 120)
+{
+    traced("tensor_model_parallel_size = 2, sequence_parallel = true, delay_wgrad_compute = true",
+           (subject){.group = MMLP_GROUP_TP, .regathers = 1}, check_regathered);
+}
+
+static void check_buckets(const json_t *trace)
+{
+    const json_t *first = trace_event(trace, "i", "all-reduce", 0);
+    json_t *beside = trace_where(trace, "tid", trace_number_in(first, "tid"));
+    double fc2 = trace_number_in(trace_event(beside, "i", "wait for event", 0), "waits_for");
+    double fc1 = trace_number_in(trace_event(beside, "i", "wait for event", 1), "waits_for");
+    cr_expect_eq(trace_count(beside, "i", "all-reduce"), 2);
+    cr_expect_gt(fc2, kernel(trace, FC2_WGRAD));
+    cr_expect_lt(fc2, kernel(trace, FC1_WGRAD), "it need not wait for the last kernel");
+    cr_expect_gt(fc1, kernel(trace, FC1_WGRAD));
+    cr_expect_lt(trace_number_in(first, "op"), enqueued(beside, "wait for event", 1),
+                 "nor for the gradient of fc1");
+    json_decref(beside);
+}
+
+Test(overlap, a_gradient_is_reduced_as_soon_as_its_kernel_has_run, .timeout = 120)
+{
+    traced("delay_wgrad_compute = true", (subject){.group = MMLP_GROUP_DP}, check_buckets);
+}
