@@ -87,23 +87,55 @@ static double enqueued(const json_t *trace, const char *name, size_t nth)
     return trace_number_in(trace_event(trace, "i", name, nth), "op");
 }
 
-/* When the wait for the nth collective of that name was enqueued, which is one for the record that
- * follows it on its stream. */
-static double joined(const json_t *trace, const char *name, size_t nth)
+/* What the stream of the first operation of that name was given. */
+static json_t *stream_of(const json_t *trace, const char *name)
 {
-    const json_t *collective = trace_event(trace, "i", name, nth);
-    json_t *beside = trace_where(trace, "tid", trace_number_in(collective, "tid"));
-    size_t i = 0;
-    while (enqueued(beside, "record event", i) < trace_number_in(collective, "op"))
-        i++;
-    double record = enqueued(beside, "record event", i);
-    json_t *waits = trace_where(trace, "waits_for", record);
-    double join = enqueued(waits, "wait for event", 0);
-    cr_expect_neq(trace_number_in(trace_event(waits, "i", "wait for event", 0), "tid"),
-                  trace_number_in(collective, "tid"));
-    json_decref(waits);
-    json_decref(beside);
-    return join;
+    return trace_where(trace, "tid", trace_number_in(trace_event(trace, "i", name, 0), "tid"));
+}
+
+/* When a wait on that stream for a record of the other one was enqueued, the first behind `after`;
+ * *waits_for: that record. */
+static double find_wait(double *waits_for, const json_t *trace, double stream, double other,
+                        double after)
+{
+    json_t *own = trace_where(trace, "tid", stream);
+    double found = -1;
+    for (size_t i = 0, count = trace_count(own, "i", "wait for event"); i < count && found < 0;
+         i++) {
+        const json_t *wait = trace_event(own, "i", "wait for event", i);
+        double record = trace_number_in(wait, "waits_for");
+        json_t *recorded = trace_where(trace, "op", record);
+        bool is_it = trace_number_in(trace_event(recorded, "i", "record event", 0), "tid") == other;
+        if (is_it && record > after) {
+            found = trace_number_in(wait, "op");
+            *waits_for = record;
+        }
+        json_decref(recorded);
+    }
+    json_decref(own);
+    cr_assert_geq(found, 0, "nobody waits for it");
+    return found;
+}
+
+/* The collectives of a pass: `first` names one that nothing else is. */
+typedef struct beside {
+    json_t *events;
+    double stream, passes;
+} beside;
+
+static beside beside_passes(const json_t *trace, const char *first)
+{
+    return (beside){
+        .events = stream_of(trace, first),
+        .stream = trace_number_in(trace_event(trace, "i", first, 0), "tid"),
+        .passes = trace_number_in(trace_event(trace, "i", "mlp_linear_fc1_forward", 0), "tid")};
+}
+
+/* When the passes' stream was told to wait for the nth collective of that name. */
+static double joined(const json_t *trace, const beside *b, const char *name, size_t nth)
+{
+    double record;
+    return find_wait(&record, trace, b->passes, b->stream, enqueued(b->events, name, nth));
 }
 
 static double kernel(const json_t *trace, const char *name)
@@ -119,20 +151,22 @@ static double kernel(const json_t *trace, const char *name)
 #define FC2_WGRAD   "mlp_linear_fc2_wgrad"
 
 /* dX travels while the weight gradients are computed. */
-static void expect_beside_wgrad(const json_t *trace, const char *name)
+static void expect_beside_wgrad(const json_t *trace, const beside *b, const char *name)
 {
-    double began = enqueued(trace, name, 1);
+    double began = enqueued(b->events, name, 1);
     cr_expect_gt(began, kernel(trace, FC1_DGRAD));
     cr_expect_lt(began, kernel(trace, FC2_WGRAD), "before the first weight gradient");
-    cr_expect_gt(joined(trace, name, 1), kernel(trace, FC1_WGRAD), "after the last");
+    cr_expect_gt(joined(trace, b, name, 1), kernel(trace, FC1_WGRAD), "after the last");
 }
 
 static void check_tensor_parallel(const json_t *trace)
 {
-    cr_expect_eq(trace_count(trace, "i", "all-reduce"), 2);
-    cr_expect_gt(enqueued(trace, "all-reduce", 0), kernel(trace, FC2_FORWARD));
-    cr_expect_lt(joined(trace, "all-reduce", 0), kernel(trace, FC2_DGRAD));
-    expect_beside_wgrad(trace, "all-reduce");
+    beside b = beside_passes(trace, "all-reduce");
+    cr_expect_eq(trace_count(b.events, "i", "all-reduce"), 2);
+    cr_expect_gt(enqueued(b.events, "all-reduce", 0), kernel(trace, FC2_FORWARD));
+    cr_expect_lt(joined(trace, &b, "all-reduce", 0), kernel(trace, FC2_DGRAD));
+    expect_beside_wgrad(trace, &b, "all-reduce");
+    json_decref(b.events);
 }
 
 Test(overlap, the_gradient_of_the_input_is_reduced_beside_the_weight_gradients, .timeout = 120)
@@ -141,25 +175,28 @@ Test(overlap, the_gradient_of_the_input_is_reduced_beside_the_weight_gradients, 
            check_tensor_parallel);
 }
 
-static void check_gathers(const json_t *trace, size_t count)
+static void check_gathers(const json_t *trace, const beside *b)
 {
-    cr_expect_eq(trace_count(trace, "i", "all-gather"), count);
-    cr_expect_eq(trace_count(trace, "i", "reduce-scatter"), 2);
-    cr_expect_lt(joined(trace, "all-gather", 0), kernel(trace, FC1_FORWARD));
-    cr_expect_gt(enqueued(trace, "reduce-scatter", 0), kernel(trace, FC2_FORWARD));
-    cr_expect_lt(joined(trace, "all-gather", 1), kernel(trace, FC2_DGRAD));
+    cr_expect_eq(trace_count(b->events, "i", "all-gather"), 3);
+    cr_expect_eq(trace_count(b->events, "i", "reduce-scatter"), 2);
+    cr_expect_lt(joined(trace, b, "all-gather", 0), kernel(trace, FC1_FORWARD));
+    cr_expect_gt(enqueued(b->events, "reduce-scatter", 0), kernel(trace, FC2_FORWARD));
+    cr_expect_lt(joined(trace, b, "all-gather", 1), kernel(trace, FC2_DGRAD));
 }
 
 static void check_sequence_parallel(const json_t *trace)
 {
-    check_gathers(trace, 3);
-    expect_beside_wgrad(trace, "reduce-scatter");
+    beside b = beside_passes(trace, "reduce-scatter");
+    check_gathers(trace, &b);
+    expect_beside_wgrad(trace, &b, "reduce-scatter");
     /* The input comes again while dgrad runs. */
-    double began = enqueued(trace, "all-gather", 2), join = joined(trace, "all-gather", 2);
+    double began = enqueued(b.events, "all-gather", 2);
+    double join = joined(trace, &b, "all-gather", 2);
     cr_expect_gt(began, kernel(trace, FC2_DGRAD));
     cr_expect_lt(began, kernel(trace, FC1_DGRAD));
     cr_expect_gt(join, kernel(trace, FC1_DGRAD));
     cr_expect_lt(join, kernel(trace, FC1_WGRAD));
+    json_decref(b.events);
 }
 
 Test(overlap, the_second_gathering_of_the_input_is_beside_dgrad, .timeout = 120)
@@ -170,12 +207,15 @@ Test(overlap, the_second_gathering_of_the_input_is_beside_dgrad, .timeout = 120)
 
 static void check_regathered(const json_t *trace)
 {
-    check_gathers(trace, 3);
-    double began = enqueued(trace, "all-gather", 2), join = joined(trace, "all-gather", 2);
-    cr_expect_gt(began, joined(trace, "reduce-scatter", 1), "dgrad has ended");
+    beside b = beside_passes(trace, "reduce-scatter");
+    check_gathers(trace, &b);
+    double began = enqueued(b.events, "all-gather", 2);
+    double join = joined(trace, &b, "all-gather", 2);
+    cr_expect_gt(began, joined(trace, &b, "reduce-scatter", 1), "dgrad has ended");
     cr_expect_lt(began, kernel(trace, FC2_WGRAD));
     cr_expect_gt(join, kernel(trace, FC2_WGRAD));
     cr_expect_lt(join, kernel(trace, FC1_WGRAD));
+    json_decref(b.events);
 }
 
 Test(overlap, backward_dw_gathers_the_input_beside_fc2s_weight_gradient, .timeout = 120)
@@ -186,17 +226,17 @@ Test(overlap, backward_dw_gathers_the_input_beside_fc2s_weight_gradient, .timeou
 
 static void check_buckets(const json_t *trace)
 {
-    const json_t *first = trace_event(trace, "i", "all-reduce", 0);
-    json_t *beside = trace_where(trace, "tid", trace_number_in(first, "tid"));
-    double fc2 = trace_number_in(trace_event(beside, "i", "wait for event", 0), "waits_for");
-    double fc1 = trace_number_in(trace_event(beside, "i", "wait for event", 1), "waits_for");
-    cr_expect_eq(trace_count(beside, "i", "all-reduce"), 2);
+    double fc2, fc1;
+    beside b = beside_passes(trace, "all-reduce");
+    find_wait(&fc2, trace, b.stream, b.passes, 0);
+    double second = find_wait(&fc1, trace, b.stream, b.passes, fc2);
+    cr_expect_eq(trace_count(b.events, "i", "all-reduce"), 2);
     cr_expect_gt(fc2, kernel(trace, FC2_WGRAD));
     cr_expect_lt(fc2, kernel(trace, FC1_WGRAD), "it need not wait for the last kernel");
     cr_expect_gt(fc1, kernel(trace, FC1_WGRAD));
-    cr_expect_lt(trace_number_in(first, "op"), enqueued(beside, "wait for event", 1),
-                 "nor for the gradient of fc1");
-    json_decref(beside);
+    cr_expect_lt(enqueued(b.events, "all-reduce", 0), second, "nor for the gradient of fc1");
+    cr_expect_gt(joined(trace, &b, "all-reduce", 1), second);
+    json_decref(b.events);
 }
 
 Test(overlap, a_gradient_is_reduced_as_soon_as_its_kernel_has_run, .timeout = 120)
