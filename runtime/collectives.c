@@ -310,3 +310,13 @@ mmlp_status collectives_join(bool *joined, mmlp_mlp *mlp, const loaded_kernel *r
     }
     return MMLP_OK;
 }
+
+void collectives_abandon(mmlp_mlp *mlp, void *stream)
+{
+    for (int i = 0; i < mlp->collective_count; i++) {
+        loaded_collective *c = &mlp->collectives[i];
+        if (c->under_way)
+            mlp->context->cuda.cuStreamWaitEvent((CUstream)stream, c->done, 0);
+        c->under_way = false;
+    }
+}

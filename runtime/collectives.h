@@ -19,5 +19,7 @@ mmlp_status collectives_begin(mmlp_mlp *mlp, bundle_pass pass, int position, con
 /* The stream waits for those whose output the kernel takes; NULL: for all that are under way. */
 mmlp_status collectives_join(bool *joined, mmlp_mlp *mlp, const loaded_kernel *reader,
                              void *stream);
+/* After a failure: the stream waits for all that are under way, if it can. Keeps the error. */
+void collectives_abandon(mmlp_mlp *mlp, void *stream);
 
 #endif

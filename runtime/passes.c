@@ -20,10 +20,15 @@ static void forget_written(mmlp_mlp *mlp, const pass_call *call)
 static mmlp_status run(mmlp_mlp *mlp, bundle_pass first, bundle_pass last, pass_call *call,
                        void *stream)
 {
+    mmlp_status status = MMLP_OK;
     bool joined;
-    for (int pass = (int)first; pass <= (int)last; pass++)
-        MMLP_TRY(launch_pass(mlp, (bundle_pass)pass, call, stream));
-    return collectives_join(&joined, mlp, NULL, stream);
+    for (int pass = (int)first; pass <= (int)last && status == MMLP_OK; pass++)
+        status = launch_pass(mlp, (bundle_pass)pass, call, stream);
+    if (status == MMLP_OK)
+        status = collectives_join(&joined, mlp, NULL, stream);
+    if (status != MMLP_OK)
+        collectives_abandon(mlp, stream);
+    return status;
 }
 
 mmlp_status mmlp_mlp_forward(mmlp_mlp *mlp, const mmlp_forward_args *args, void *stream)

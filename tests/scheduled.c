@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MOST_BYTES = 1 << 23 };
+enum { MOST_BYTES = 1 << 23, MOST_SECONDS = 120 };
 
 unsigned char *scheduled_run(scheduled_work *work, const void *what, const char *schedule,
                              const char *threads, size_t *bytes)
@@ -17,6 +17,7 @@ unsigned char *scheduled_run(scheduled_work *work, const void *what, const char 
     pid_t child = fork();
     cr_assert_geq(child, 0);
     if (child == 0) {
+        alarm(MOST_SECONDS);
         setenv("MMLP_EMULATOR_SCHEDULE", schedule, 1);
         setenv("MMLP_EMULATOR_THREADS", threads, 1);
         unsigned char *left = work(what, bytes);

@@ -1,5 +1,6 @@
-/* counted.c: which driver calls the passes of ranks make. */
+/* counted.c: which driver calls the passes of ranks make, and calls that fail. */
 #include <criterion/criterion.h>
+#include <cuda.h>
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,8 @@
 #include "counting_driver.h"
 #include "parallel_step.h"
 
-#define REQUIRE(call) cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
+#define REQUIRE(call)      cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
+#define REQUIRE_CUDA(call) cr_assert_eq(call, CUDA_SUCCESS, "%s", #call)
 
 enum { RANKS = 2, PASSES = 3 };
 
@@ -79,4 +81,58 @@ Test(counted, passes_of_ranks_neither_allocate_nor_synchronise, .timeout = 60)
     check(false, 0, 2); /* the sums of output and of grad.hidden_states */
     check(true, 0, 5);  /* and three gathers: the input twice, grad_output */
     check(true, 1, 5);
+}
+
+/* ---- passes that fail in the middle --------------------------------------------------------- */
+
+/* Rank 0 captures a dgrad of which any of the first kernels fails, when gathers may have begun: the
+ * capture ends as it can, and what they left behind is not waited for by the calls that follow. */
+static void capture_failing(const counting_driver *driver, mmlp_mlp *mlp, training_step *step,
+                            void *stream, int launches)
+{
+    CUcontext primary;
+    CUgraph graph;
+    REQUIRE_CUDA(cuDevicePrimaryCtxRetain(&primary, 0));
+    REQUIRE_CUDA(cuCtxSetCurrent(primary));
+    REQUIRE_CUDA(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+    driver->fail_launch(launches);
+    cr_expect_eq(mmlp_mlp_dgrad(mlp, &step->dgrad, stream), MMLP_ERROR_DEVICE);
+    cr_expect(strstr(mmlp_last_error(), "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"), "%s",
+              mmlp_last_error());
+    REQUIRE_CUDA(cuStreamEndCapture(stream, &graph));
+    REQUIRE_CUDA(cuGraphDestroy(graph));
+    REQUIRE_CUDA(cuCtxSetCurrent(NULL));
+    REQUIRE_CUDA(cuDevicePrimaryCtxRelease(0));
+}
+
+static void fail_in_a_capture(thread_rank *rank)
+{
+    const subject *s = rank->what;
+    mmlp_mlp *mlp = parallel_bind(rank, s->bundle, NULL);
+    step_options options = {.tokens = 40, .seed = 1, .device = rank->rank};
+    training_step step;
+    void *stream;
+    step_start(&step, rank->context, s->bundle, mlp, &options);
+    REQUIRE(mmlp_stream_create(&stream, rank->context));
+    REQUIRE(step_enqueue(&step, mlp, stream));
+    REQUIRE(mmlp_stream_sync(rank->context, stream));
+    thread_barrier(rank);
+    if (rank->rank == 0) {
+        for (int launches = 0; launches < 5; launches++)
+            capture_failing(s->driver, mlp, &step, stream, launches);
+    }
+    thread_barrier(rank);
+    for (int i = 0; i < 2; i++)
+        REQUIRE(step_enqueue(&step, mlp, stream));
+    REQUIRE(mmlp_stream_sync(rank->context, stream));
+    REQUIRE(mmlp_stream_destroy(rank->context, stream));
+    step_finish(&step);
+    mmlp_mlp_unload(mlp);
+}
+
+Test(counted, a_capture_that_failed_in_a_pass_leaves_nothing_to_wait_for, .timeout = 60)
+{
+    subject s = {parallel_bundle(PARALLEL_ADDED_BIAS, RANKS, true), open_driver(), 0, 0};
+    with_thread_ranks(RANKS, fail_in_a_capture, &s);
+    mmlp_bundle_close(s.bundle);
 }

@@ -1,7 +1,7 @@
 /*
  * run_ranks.c: megamlp-run under mpirun: how many ranks, what each takes from a file, and what they
- * say of what is wrong. Definitions: MPIRUN, MEGAMLP_RUN (the programs), SPECS (the folder of test
- * specs).
+ * say of what is wrong. Definitions: MPIRUN, MEGAMLP_RUN (the programs), SPECS, GOLDEN (folders of
+ * test specs and of what Megatron computes for them).
  */
 #include <criterion/criterion.h>
 #include <stdint.h>
@@ -175,8 +175,6 @@ static program_result run_on(const char *ranks, const char *spec, const entry *e
 #define WHOLE_FC2     {"linear_fc2.weight", {HIDDEN, FFN}}
 /* clang-format on */
 
-/* Against fp64 on each rank's part: the parts must be those of one weight, or the sum of the ranks'
- * outputs is another. */
 Test(run_ranks, whole_tensors_are_split_over_the_ranks, .timeout = 60)
 {
     static const entry whole[] = {TOKEN_TENSORS, WHOLE_FC1, WHOLE_FC2, {0}};
@@ -186,6 +184,57 @@ Test(run_ranks, whole_tensors_are_split_over_the_ranks, .timeout = 60)
         program_result result = run_on("2", specs[i], whole);
         program_expect(&result, 0, "grad.linear_fc1.weight");
         program_result_free(&result);
+    }
+}
+
+/* A copy of a golden file in which no rank has a tensor of that name of its own. */
+static char *copy_without(const char *folder, const char *golden, const char *name)
+{
+    enum { MOST_BYTES = 1 << 20 };
+    char *path = NULL, *bytes = malloc(MOST_BYTES);
+    cr_assert_gt(asprintf(&path, "%s/in.safetensors", folder), 0);
+    FILE *from = fopen(golden, "rb"), *to = fopen(path, "wb");
+    cr_assert(bytes && from && to, "%s", golden);
+    size_t count = fread(bytes, 1, MOST_BYTES, from);
+    cr_assert(feof(from));
+    for (int rank = 0; rank < 2; ++rank) {
+        char own[64];
+        int length = snprintf(own, sizeof own, "\"rank%d.%s\"", rank, name);
+        char *place = memmem(bytes, count, own, (size_t)length);
+        cr_assert_not_null(place, "%s in %s", own, golden);
+        memcpy(place, "\"none", 5);
+    }
+    cr_assert_eq(fwrite(bytes, 1, count, to), count);
+    fclose(from);
+    fclose(to);
+    free(bytes);
+    return path;
+}
+
+/* The parts must be those that Megatron gives the ranks, whose other tensors are the file's. */
+Test(run_ranks, the_part_of_a_rank_is_megatrons, .timeout = 120)
+{
+    static const struct {
+        const char *name, *without;
+    } cases[] = {{"swiglu_nobias_tp2", "linear_fc1.weight"},
+                 {"swiglu_nobias_tp2", "linear_fc2.weight"},
+                 {"gelu_tanh_fused_bias_tp2_sp", "linear_fc1.bias"},
+                 {"gelu_tanh_fused_bias_tp2_sp", "hidden_states"},
+                 {"gelu_tanh_fused_bias_tp2_sp", "grad_output"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        char *folder = temporary_folder_make(), *spec = NULL, *golden = NULL;
+        cr_assert(asprintf(&spec, SPECS "/%s.lua", cases[i].name) > 0 &&
+                  asprintf(&golden, GOLDEN "/%s.safetensors", cases[i].name) > 0);
+        char *path = copy_without(folder, golden, cases[i].without);
+        program_result result =
+            run("2", (const char *const[]){"--device", "emulator", "--check", "--pass", "train",
+                                           spec, path, NULL});
+        program_expect(&result, 0, "grad.linear_fc2.weight");
+        program_result_free(&result);
+        free(path);
+        free(golden);
+        free(spec);
+        temporary_folder_remove(folder);
     }
 }
 

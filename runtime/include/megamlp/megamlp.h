@@ -352,7 +352,7 @@ typedef struct mmlp_mlp_options {
                          * backward_dw, each with a pending buffer of its own; 0: 1 */
     /* 1, with sequence_parallel and delay_wgrad_compute: backward_dw gathers the input again, into
      * one buffer of max_tokens that the mlp owns, instead of keeping it in every `pending`; the
-     * plan has both costs. */
+     * plan has both costs. Its calls must then run one after the other, as on one stream. */
     int regather_input;
 } mmlp_mlp_options;
 #define MMLP_MLP_OPTIONS_INIT                                                                      \
@@ -493,14 +493,16 @@ typedef struct mmlp_dgrad_args {
 
 /*
  * Gradients of the input, the scale and the biases. Without delay_wgrad_compute also those of the
- * weights. With it, the call is remembered (destinations, beta and operands are those given here),
- * first in first out, until mmlp_mlp_backward_dw; hidden_states, grad_output, `pending` and, with
- * save_activation, `saved` stay valid until that has run. Otherwise as mmlp_mlp_forward. tokens ==
- * 0 writes zeros to weight and bias gradients when beta is 0. The memory of calls is host state: it
- * changes when a call is captured, not when its graph is launched.
- * ERROR_ORDER: no forward pass of this mlp has written `saved`, or a later call has written over
- * it; ERROR_RING_FULL: wgrad_depth calls wait already; ERROR_SHAPE; ERROR_ARGUMENT; ERROR_BUSY;
- * ERROR_DEVICE.
+ * weights. Of several tensor-parallel ranks, each writes its own terms of the scale's gradient (its
+ * part of the activation, and all of a folded bias) and, under sequence_parallel, of the gradient
+ * of linear_fc2's bias (its tokens): no collective sums them. With delay_wgrad_compute, the call is
+ * remembered (destinations, beta and operands are those given here), first in first out, until
+ * mmlp_mlp_backward_dw; hidden_states, grad_output, `pending` and, with save_activation, `saved`
+ * stay valid until that has run. Otherwise as mmlp_mlp_forward. tokens == 0 writes zeros to weight
+ * and bias gradients when beta is 0. The memory of calls is host state: it changes when a call is
+ * captured, not when its graph is launched. ERROR_ORDER: no forward pass of this mlp has written
+ * `saved`, or a later call has written over it; ERROR_RING_FULL: wgrad_depth calls wait already;
+ * ERROR_SHAPE; ERROR_ARGUMENT; ERROR_BUSY; ERROR_DEVICE.
  */
 MMLP_API mmlp_status mmlp_mlp_dgrad(mmlp_mlp *mlp, const mmlp_dgrad_args *args, void *stream);
 
