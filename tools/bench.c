@@ -42,7 +42,9 @@ static const char documentation[] =
     "emulator           matrix products and ordinary instructions of fixed PTX on\n"
     "                   the emulator, one host thread, with its checks on: GFLOP/s,\n"
     "                   instructions of warps a second, and how the time changes\n"
-    "                   with two threads, counters, race checks, exact sums\n\n"
+    "                   with two threads, counters, race checks, exact sums\n"
+    "checkpoint         two ranks on emulated devices save and load 2 GiB of weights in\n"
+    "                   $TMPDIR, beside cp of the same file\n\n"
     "  megamlp-bench counters specs/llama3_8b.lua --arch sm_80 --tokens 128\n\n"
     "Exit codes: 0 ok, 2 usage, 3 a bad spec, 4 a device or compile error.";
 
@@ -50,10 +52,10 @@ static void check_options(const options *o, struct argp_state *state)
 {
     const bench_counters_options *c = &o->counters;
     if (!o->what)
-        argp_error(state, "needs one of: jit, counters, emulator");
+        argp_error(state, "needs one of: jit, counters, emulator, checkpoint");
     int counters = strcmp(o->what, "counters") == 0, jit = strcmp(o->what, "jit") == 0;
-    if (!counters && !jit && strcmp(o->what, "emulator") != 0)
-        argp_error(state, "'%s': is not one of jit, counters, emulator", o->what);
+    if (!counters && !jit && strcmp(o->what, "emulator") != 0 && strcmp(o->what, "checkpoint") != 0)
+        argp_error(state, "'%s': is not one of jit, counters, emulator, checkpoint", o->what);
     if ((counters || jit) && !c->spec)
         argp_error(state, "%s needs a SPEC.lua", o->what);
     if (counters && c->tokens == 0)
@@ -116,7 +118,7 @@ int main(int argc, char **argv)
 {
     options o = {.what = NULL};
     const struct argp parser = {
-        option_table,  parse_option, "jit SPEC.lua\ncounters SPEC.lua\nemulator",
+        option_table,  parse_option, "jit SPEC.lua\ncounters SPEC.lua\nemulator\ncheckpoint",
         documentation, NULL,         tool_help_filter,
         NULL};
     tool_check_output_at_exit();
@@ -125,5 +127,7 @@ int main(int argc, char **argv)
     if (strcmp(o.what, "jit") == 0)
         return bench_jit(o.counters.spec, o.counters.arch ? o.counters.arch : "sm_80",
                          o.counters.tile);
+    if (strcmp(o.what, "checkpoint") == 0)
+        return bench_checkpoint();
     return strcmp(o.what, "counters") == 0 ? bench_counters(&o.counters) : bench_emulator();
 }

@@ -24,6 +24,7 @@ typedef struct bench_counters_options {
 /* Each prints a table and returns an exit code. */
 int bench_jit(const char *spec, const char *arch, const char *tile);
 int bench_emulator(void);
+int bench_checkpoint(void);
 int bench_counters(const bench_counters_options *o);
 
 #endif

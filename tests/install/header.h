@@ -21,9 +21,11 @@ int use_every_initialiser(void)
     mmlp_sharded_options sharded = MMLP_SHARDED_OPTIONS_INIT;
     mmlp_sharded_tensor tensor = MMLP_SHARDED_TENSOR_INIT;
     mmlp_sharded_object object = MMLP_SHARDED_OBJECT_INIT;
+    mmlp_checkpoint_tensor piece = MMLP_CHECKPOINT_TENSOR_INIT;
+    mmlp_checkpoint_args checkpoint = MMLP_CHECKPOINT_ARGS_INIT;
     return context.struct_size && device.struct_size && bundle.struct_size &&
            reference.struct_size && reference_backward.struct_size && mlp.struct_size &&
            memory.struct_size && view.struct_size && forward.struct_size && dgrad.struct_size &&
            init.struct_size && kernel.struct_size && module.struct_size && sharded.struct_size &&
-           tensor.struct_size && object.struct_size;
+           tensor.struct_size && object.struct_size && piece.struct_size && checkpoint.struct_size;
 }

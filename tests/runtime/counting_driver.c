@@ -27,6 +27,8 @@
     X(cuCtxPopCurrent, (CUcontext * context), (context))                                           \
     X(cuMemAlloc, (CUdeviceptr * address, size_t bytes), (address, bytes))                         \
     X(cuMemFree, (CUdeviceptr address), (address))                                                 \
+    X(cuMemHostAlloc, (void **host, size_t bytes, unsigned flags), (host, bytes, flags))           \
+    X(cuMemFreeHost, (void *host), (host))                                                         \
     X(cuPointerGetAttribute, (void *out, CUpointer_attribute attribute, CUdeviceptr address),      \
       (out, attribute, address))                                                                   \
     X(cuMemcpyHtoDAsync, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream),        \

@@ -101,6 +101,37 @@ Test(allocations, describing_shards_survives_each_failure)
     cr_expect_gt(fail_until_it_succeeds(make_a_dict, &module), 0);
 }
 
+static mmlp_checkpoint_args saved;
+
+static mmlp_status save_and_load(void *user)
+{
+    mmlp_status status = mmlp_checkpoint_save(user, &saved);
+    return status == MMLP_OK ? mmlp_checkpoint_load(user, &saved) : status;
+}
+
+Test(allocations, saving_and_loading_a_checkpoint_survives_each_failure)
+{
+    char *folder = temporary_folder_make(), path[4096];
+    float weight[6] = {0};
+    mmlp_sharded_tensor place = MMLP_SHARDED_TENSOR_INIT;
+    mmlp_checkpoint_tensor tensor = MMLP_CHECKPOINT_TENSOR_INIT;
+    snprintf(path, sizeof path, "%s/c.safetensors", folder);
+    strcpy(place.key, "linear_fc1.weight");
+    place.dtype = "fp32";
+    place.ndim = 2;
+    place.local_shape[0] = place.global_shape[0] = 2;
+    place.local_shape[1] = place.global_shape[1] = 3;
+    tensor.tensor = &place;
+    tensor.data = weight;
+    saved = (mmlp_checkpoint_args)MMLP_CHECKPOINT_ARGS_INIT;
+    saved.tensors = &tensor;
+    saved.count = 1;
+    json_set_alloc_funcs(__wrap_malloc, free);
+    cr_expect_gt(fail_until_it_succeeds(save_and_load, path), 30);
+    json_set_alloc_funcs(malloc, free);
+    temporary_folder_remove(folder);
+}
+
 static mmlp_status open_a_context(void *user)
 {
     mmlp_context_options options = MMLP_CONTEXT_OPTIONS_INIT;

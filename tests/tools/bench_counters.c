@@ -101,8 +101,8 @@ static const struct argument_case {
     int exit_code;
     const char *line;
 } argument_cases[] = {
-    {{NULL}, 2, "needs one of: jit, counters, emulator"},
-    {{"counts"}, 2, "'counts': is not one of jit, counters, emulator"},
+    {{NULL}, 2, "needs one of: jit, counters, emulator, checkpoint"},
+    {{"counts"}, 2, "'counts': is not one of jit, counters, emulator, checkpoint"},
     {{"counters"}, 2, "counters needs a SPEC.lua"},
     {{"counters", SPEC}, 2, "counters needs --tokens N"},
     {{"counters", SPEC, "--tokens", "0"},

@@ -77,13 +77,13 @@ static void expect_refused(const char *const arguments[], int exit_code, const c
 Test(ckpt_ls, what_makes_no_sense_is_refused)
 {
     expect_refused((const char *const[]){MEGAMLP_CKPT, NULL}, 2,
-                   "megamlp-ckpt: needs one of: plan, ls");
+                   "megamlp-ckpt: needs one of: plan, verify, ls");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "ls", NULL}, 2,
                    "megamlp-ckpt: ls needs a FILE.safetensors");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "ls", "x", "--singleton", NULL}, 2,
-                   "megamlp-ckpt: ls takes no options: those are for plan");
+                   "megamlp-ckpt: ls takes no options: those are for plan and verify");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "ls", "x", "y", NULL}, 2,
-                   "megamlp-ckpt: 'y': too many arguments");
+                   "megamlp-ckpt: ls takes one file, not 'y' as well");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "ls", "/no/such/file", NULL}, 3,
                    "megamlp-ckpt: /no/such/file: cannot open: No such file or directory");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "ls", "/", NULL}, 3,

@@ -188,7 +188,7 @@ Test(ckpt_plan, what_makes_no_sense_is_refused)
     const char *spec = SPECS "/swiglu_nobias_tp2.lua";
     expect_refused((const char *const[]){MEGAMLP_CKPT, "plan", spec, NULL}, 2, "--tp-rank R");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "show", spec, NULL}, 2,
-                   "'show': is not one of plan, ls");
+                   "'show': is not one of plan, verify, ls");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "plan", spec, "--tp-rank", "2", NULL}, 2,
                    "tp_rank is 2; wanted 0 to 1");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "plan", spec, "--tp-rank", "0", "--offset",

@@ -206,7 +206,7 @@ Test(run_input, a_driver_that_is_not_there_is_a_device_error)
 
 Test(run_input, output_that_is_lost_is_an_error)
 {
-    const char *const arguments[] = {"/bin/sh", "-c", MEGAMLP_RUN " --help >/dev/full", NULL};
+    const char *const arguments[] = {"/bin/sh", "-c", MEGAMLP_RUN " --usage >/dev/full", NULL};
     program_result result = program_run(arguments);
     program_expect(&result, 3, "megamlp-run: cannot write to stdout: No space left on device");
     program_result_free(&result);

@@ -748,6 +748,72 @@ MMLP_API mmlp_status mmlp_swiglu_sharded_factory(mmlp_sharded_tensor *gate, mmlp
                                                  const mmlp_sharded_tensor *whole,
                                                  int singleton_local_shards);
 
+/* ---- checkpoints ----------------------------------------------------------------------------- */
+
+/*
+ * A checkpoint is one safetensors file of whole tensors under the keys of their entries, row-major,
+ * prepended axes (layers, experts) first. Where a piece lies follows from keys, dtypes and global
+ * shapes alone, so every rank writes and reads its own pieces at their places, at the same time as
+ * the others: what some ranks have saved any other number of ranks loads. docs/checkpoints.md.
+ */
+
+/* A piece of a stored tensor. All elements of an array have the same struct_size. */
+typedef struct mmlp_checkpoint_tensor {
+    size_t struct_size;
+    const mmlp_sharded_tensor *tensor; /* its place */
+    void *data; /* its first element: local_shape, row-major and contiguous, of its dtype; for an
+                 * entry of a sharded dict, row first_row of the rank's parameter */
+} mmlp_checkpoint_tensor;
+#define MMLP_CHECKPOINT_TENSOR_INIT                                                                \
+    {                                                                                              \
+        sizeof(mmlp_checkpoint_tensor), 0, 0                                                       \
+    }
+
+typedef struct mmlp_checkpoint_args {
+    size_t struct_size;
+    const mmlp_checkpoint_tensor *tensors; /* what this rank has, of every tensor of the file */
+    int count;
+    mmlp_context *context; /* the data lies on its device; NULL: in host memory */
+    struct ncclComm *comm; /* the ranks that share the file, borrowed; needs a context. NULL: this
+                            * call has all pieces */
+    void *stream;          /* a CUstream of the context, NULL: the default stream */
+} mmlp_checkpoint_args;
+#define MMLP_CHECKPOINT_ARGS_INIT                                                                  \
+    {                                                                                              \
+        sizeof(mmlp_checkpoint_args), 0, 0, 0, 0, 0                                                \
+    }
+
+/*
+ * Writes the file `path`, whole or not at all: into PATH.saving beside it, which is flushed and
+ * then renamed. Entries whose replica_id is all zeros are written; together they must be every
+ * element of every tensor once. Every rank of comm must call: what they give is compared before a
+ * byte is written, and what one of them cannot do fails on all. Blocks; runs after what the stream
+ * holds. Takes 8 MiB besides, pinned, and none for host memory. The folder must be one file system
+ * to all ranks, with writes that others see (not NFS).
+ * ERROR_ARGUMENT: an entry that cannot be, or two that do not agree; ERROR_SHAPE: pieces that
+ * overlap or leave holes, ranks with other tensors; ERROR_IO; ERROR_MEMORY; ERROR_DEVICE; on the
+ * other ranks the status of the first that failed; ERROR_COMM: a rank died.
+ */
+MMLP_API mmlp_status mmlp_checkpoint_save(const char *path, const mmlp_checkpoint_args *args);
+
+/*
+ * Reads the pieces from a file that has exactly the tensors of the entries, in any order, each of
+ * its global shape and dtype. All that is checked on all ranks before anything is written to
+ * `data`; only a device or the file itself failing later leaves it half read. Otherwise as
+ * mmlp_checkpoint_save. ERROR_FORMAT: no safetensors file, or a malformed one; ERROR_SHAPE: the
+ * line names the first tensor that is missing, too much, or of another shape or dtype.
+ */
+MMLP_API mmlp_status mmlp_checkpoint_load(const char *path, const mmlp_checkpoint_args *args);
+
+/*
+ * What mmlp_checkpoint_load checks of the file, of which nothing else is read: `report` (NULL
+ * allowed) gets one line for each difference. Of args only the entries count, also of one rank
+ * alone; data may be NULL. ERROR_SHAPE: there are differences; otherwise as mmlp_checkpoint_load.
+ */
+MMLP_API mmlp_status mmlp_checkpoint_verify(const char *path, const mmlp_checkpoint_args *args,
+                                            void (*report)(void *user, const char *line),
+                                            void *user);
+
 #ifdef __cplusplus
 }
 #endif
