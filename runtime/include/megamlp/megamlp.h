@@ -542,9 +542,10 @@ typedef struct mmlp_reduce_grads_args {
  * the library's own, where each bucket waits for the kernels of this mlp that were enqueued before
  * and write it, and returns: it may be called as soon as the pass that writes the last of a
  * bucket's gradients has returned, and runs while what follows is computed. Nothing may touch the
- * gradients until mmlp_mlp_wait_grads. All ranks call with the same arguments. ERROR_ORDER: the
- * group is not bound; ERROR_SHAPE: names the tensor, also one that cannot be split over the ranks
- * (scatter); ERROR_COMM: a rank has failed; ERROR_ARGUMENT; ERROR_BUSY; ERROR_DEVICE.
+ * gradients until mmlp_mlp_wait_grads. Of passes that are captured in a graph, the reduction
+ * belongs into the same capture. All ranks call with the same arguments. ERROR_ORDER: the group is
+ * not bound; ERROR_SHAPE: names the tensor, also one that cannot be split over the ranks (scatter);
+ * ERROR_COMM: a rank has failed; ERROR_ARGUMENT; ERROR_BUSY; ERROR_DEVICE.
  */
 MMLP_API mmlp_status mmlp_mlp_reduce_grads(mmlp_mlp *mlp, const mmlp_reduce_grads_args *args,
                                            int bucket);
