@@ -236,6 +236,13 @@ mmlp_status mmlp_comm_status(mmlp_context *context, struct ncclComm *nccl)
 {
     if (!context)
         return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_comm_status: context is NULL");
+    bool ended = false;
+    pthread_mutex_lock(&context->lock);
+    for (const comm *c = context->comms; c && !look_up(context, nccl); c = c->next)
+        ended |= c->nccl == nccl;
+    pthread_mutex_unlock(&context->lock);
+    if (ended) /* NCCL has freed it; another one may have its address once it is bound */
+        return mmlp_fail(MMLP_ERROR_COMM, "communicator: it has ended; make another one");
     comm *c;
     return comm_find(&c, context, nccl);
 }

@@ -48,6 +48,8 @@ static void one_aborts(thread_rank *rank)
     cr_expect(strstr(mmlp_last_error(), wanted), "%s", mmlp_last_error());
     if (rank->rank != 1)
         cr_expect_eq(mmlp_comm_abort(rank->context, rank->comm), MMLP_OK);
+    cr_expect_eq(mmlp_comm_status(rank->context, rank->comm), MMLP_ERROR_COMM);
+    cr_expect_str_eq(mmlp_last_error(), "communicator: it has ended; make another one");
 }
 
 Test(communicators, a_rank_that_aborts_makes_the_others_fail, .timeout = 60)
