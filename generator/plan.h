@@ -244,6 +244,11 @@ static inline int64_t plan_ceil_div(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+/* 1234567 FLOP: "1.235 MFLOP". */
+void plan_print_scaled(text *out, double value, const char *unit);
+void plan_print_collective(text *out, const plan *p, const plan_step *step);
+/* What mmlp_mlp_reduce_grads sums, in its order: that in which the passes finish. */
+void plan_print_reductions(text *out, const plan *p);
 /* What each GEMM's epilogue computes. with_bias: the fc2 bias, where it is not returned. */
 mmlp_status plan_fc1_epilogue(plan_epilogue *out, const plan *p);
 mmlp_status plan_fc2_epilogue(plan_epilogue *out, const plan *p, bool with_bias);

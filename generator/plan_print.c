@@ -6,8 +6,7 @@
 
 #include "emit.h"
 
-/* 1234567 FLOP: "1.235 MFLOP". */
-static void print_scaled(text *out, double value, const char *unit)
+void plan_print_scaled(text *out, double value, const char *unit)
 {
     static const char prefixes[] = " kMGTP";
     int prefix = 0;
@@ -216,7 +215,7 @@ static void print_waves(text *out, const plan *p, const plan_step *step)
         const plan_candidate *c = &step->candidates[i];
         const plan_estimate *e = &c->estimate;
         text bytes = TEXT_INIT;
-        print_scaled(&bytes, e->wave_bytes, "");
+        plan_print_scaled(&bytes, e->wave_bytes, "");
         text_printf(out, "    %-12s ", "");
         print_tile(out, &c->tile);
         text_printf(out, " %6d %6d %9lld %6lld %6lld %10s %9.1f  %s%s\n", c->tile.stages,
@@ -243,10 +242,10 @@ static void print_work(text *out, const plan_step *step)
     double bytes = step->bytes + step->bytes_per_token * PLAN_NOMINAL_TOKENS;
     text_puts(out, "    work         ");
     if (flops > 0) {
-        print_scaled(out, flops, "FLOP");
+        plan_print_scaled(out, flops, "FLOP");
         text_puts(out, ", ");
     }
-    print_scaled(out, bytes, "B");
+    plan_print_scaled(out, bytes, "B");
     text_puts(out, " of memory touched");
     if (flops > 0)
         text_printf(out, ", %.0f FLOP/B", flops / bytes);
@@ -296,56 +295,6 @@ static void print_sums(text *out, const plan_step *step)
         text_printf(out, "    when         %s is asked for\n", step->when);
 }
 
-static void print_split(text *out, const plan *p, const plan_step *step, bool split)
-{
-    text_puts(out, "[tokens");
-    if (split)
-        text_printf(out, " / %lld", (long long)p->ranks);
-    text_printf(out, ", %lld]", (long long)step->columns);
-}
-
-static void print_step_name(text *out, const plan_step *step, plan_pass pass)
-{
-    if (step->pass != pass)
-        text_printf(out, "%s ", plan_pass_name(step->pass));
-    text_puts(out, step->name);
-}
-
-/* What runs until the first reader of its output. */
-static void print_meanwhile(text *out, const plan *p, int index)
-{
-    const plan_step *step = &p->steps[index];
-    bool at_end;
-    int join = plan_collective_join(p, index, &at_end), count = 0;
-    text_puts(out, "    meanwhile    ");
-    for (int i = index + 1; i < join; i++) {
-        if (p->steps[i].kind == PLAN_COLLECTIVE)
-            continue;
-        text_puts(out, count++ ? ", " : "");
-        print_step_name(out, &p->steps[i], step->pass);
-    }
-    text_puts(out, count ? "" : "nothing");
-    text_puts(out, at_end ? "; joined at the end" : "; joined before ");
-    if (!at_end)
-        print_step_name(out, &p->steps[join], step->pass);
-    text_puts(out, "\n");
-}
-
-static void print_collective(text *out, const plan *p, const plan_step *step)
-{
-    bool gathers = strcmp(step->name, "all_gather") == 0;
-    text_printf(out, "    tensor       %s ", step->input);
-    print_split(out, p, step, gathers);
-    if (strcmp(step->input, step->output) != 0) {
-        text_printf(out, " to %s ", step->output);
-        print_split(out, p, step, !gathers);
-    }
-    text_puts(out, "\n    bytes        ");
-    print_scaled(out, step->bytes_per_token * PLAN_NOMINAL_TOKENS, "B");
-    text_puts(out, "\n");
-    print_meanwhile(out, p, (int)(step - p->steps));
-}
-
 static void print_heading(text *out, const plan *p, const plan_step *step)
 {
     static const char *const kinds[] = {"gemm",         "first stage", "second stage",
@@ -379,7 +328,7 @@ static mmlp_status print_step(text *out, const plan *p, const plan_step *step)
         MMLP_TRY(print_epilogue(out, step));
         break;
     case PLAN_COLLECTIVE:
-        print_collective(out, p, step);
+        plan_print_collective(out, p, step);
         return MMLP_OK;
     }
     print_work(out, step);
@@ -403,9 +352,9 @@ static mmlp_status print_passes(text *out, const plan *p)
             }
         }
         text_puts(out, "\n  in all  ");
-        print_scaled(out, flops, "FLOP");
+        plan_print_scaled(out, flops, "FLOP");
         text_puts(out, ", ");
-        print_scaled(out, bytes, "B");
+        plan_print_scaled(out, bytes, "B");
         text_puts(out, "\n");
     }
     return MMLP_OK;
@@ -471,39 +420,6 @@ static void print_memory(text *out, const plan *p)
                     config->delay_wgrad_compute ? " and keep as much less pending" : "");
 }
 
-/* What mmlp_mlp_reduce_grads sums, in its order: that in which the passes finish. */
-static void print_reductions(text *out, const plan *p)
-{
-    const spec_config *config = &p->spec->config;
-    double element = (double)spec_dtype_bytes(plan_wgrad_dtype(p));
-    const struct {
-        const char *name, *meanwhile;
-        double bytes;
-        bool there, is_partial;
-    } gradients[] = {
-        {"linear_fc1.bias", "what follows linear_fc1_bias", 4 * (double)p->fc1_output_size,
-         config->add_bias_linear, false},
-        {"linear_fc2.bias", "what follows linear_fc2_bias", 4 * (double)p->hidden_size,
-         config->add_bias_linear, p->sequence_parallel},
-        {"linear_fc2.weight", "backward_dw linear_fc1",
-         element * (double)p->hidden_size * (double)p->ffn_hidden_size, true, false},
-        {"linear_fc1.weight", "what follows the MLP",
-         element * (double)p->fc1_output_size * (double)p->hidden_size, true, false},
-    };
-    text_printf(out, "\ngradients over the %sdata-parallel ranks (mmlp_mlp_reduce_grads)\n",
-                p->spec->mlp.is_expert ? "expert " : "");
-    for (size_t i = 0; i < sizeof gradients / sizeof *gradients; i++) {
-        if (!gradients[i].there)
-            continue;
-        text_printf(out, "  %-18s ", gradients[i].name);
-        print_scaled(out, gradients[i].bytes, "B");
-        text_printf(out, ", meanwhile %s", gradients[i].meanwhile);
-        if (gradients[i].is_partial)
-            text_printf(out, "; over the %lld tensor-parallel ranks first", (long long)p->ranks);
-        text_puts(out, "\n");
-    }
-}
-
 static void print_kernels(text *out, const plan *p)
 {
     text_puts(out, "\nkernels that can ever be needed\n");
@@ -542,7 +458,7 @@ mmlp_status plan_print(text *out, const plan *p)
     MMLP_TRY(print_passes(out, p));
     print_buffers(out, p);
     print_memory(out, p);
-    print_reductions(out, p);
+    plan_print_reductions(out, p);
     print_kernels(out, p);
     text_puts(out, "\nguarantees\n  deterministic: ");
     plan_print_determinism(out, p);

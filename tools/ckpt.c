@@ -3,6 +3,7 @@
 
 #include <argp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tool.h"
@@ -51,17 +52,24 @@ static const char documentation[] =
     "Exit codes: 0 ok, 1 verify found differences, 2 usage or a rank or offset that\n"
     "cannot be, 3 a bad spec or file, 4 out of memory.";
 
+/* "AXIS,INDEX,COUNT" */
 static void add_offset(options *o, const char *text, struct argp_state *state)
 {
-    long long axis, index, count;
-    char end;
-    if (sscanf(text, "%lld,%lld,%lld%c", &axis, &index, &count, &end) != 3 || axis < 0 ||
-        axis >= OFFSETS_MAX)
-        argp_error(state, "--offset %s: is not AXIS,INDEX,COUNT with an axis from 0 to %d", text,
-                   OFFSETS_MAX - 1);
+    static const char option[] = "--offset AXIS,INDEX,COUNT:";
+    char *copy = strdup(text), *rest = copy;
+    uint64_t numbers[3] = {0};
+    int count = 0;
+    for (const char *part; copy && (part = strsep(&rest, ",")) != NULL; count++)
+        if (count < 3)
+            numbers[count] =
+                tool_parse_number(part, 0, count == 0 ? OFFSETS_MAX - 1 : INT64_MAX, option, state);
+    free(copy);
+    if (count != 3)
+        argp_error(state, "--offset %s: is not AXIS,INDEX,COUNT", text);
     if (o->sharded.offset_count == OFFSETS_MAX)
         argp_error(state, "--offset %s: more than %d", text, OFFSETS_MAX);
-    o->offsets[o->sharded.offset_count++] = (mmlp_sharded_offset){(int)axis, index, count};
+    o->offsets[o->sharded.offset_count++] =
+        (mmlp_sharded_offset){(int)numbers[0], (int64_t)numbers[1], (int64_t)numbers[2]};
 }
 
 static void check_options(const options *o, struct argp_state *state)

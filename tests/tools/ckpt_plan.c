@@ -196,7 +196,7 @@ Test(ckpt_plan, what_makes_no_sense_is_refused)
                    2, "--offset 0,3: is not AXIS,INDEX,COUNT");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "plan", spec, "--tp-rank", "0", "--offset",
                                          "0,3,8x", NULL},
-                   2, "--offset 0,3,8x: is not AXIS,INDEX,COUNT");
+                   2, "--offset AXIS,INDEX,COUNT: 8x: is not a whole number");
     expect_refused((const char *const[]){MEGAMLP_CKPT, "plan", spec, "--tp-rank", "0", "--offset",
                                          "0,8,8", NULL},
                    2, "sharded_offsets: index 8 of 8 on axis 0; wanted 0 to 7");
