@@ -8,7 +8,9 @@
 //
 // Grid: ceil(elements / elements_per_block) blocks of ${kernel.threads} threads, four elements a thread, of one
 // row, since columns, first_column and whole_columns are multiples of 4 or there is one row.
-// destination: aligned to the element; distribution: 0 zeros, 1 normal, 2 uniform; dtype: 0 bf16, 1 fp16, 2 fp32.
+// destination: aligned to four elements; distribution: 0 zeros, 1 normal, 2 uniform; dtype: 0 bf16, 1 fp16, 2 fp32.
+
+//% include "device/ptx_copy.cuh"
 
 //% include "device/ptx_convert.cuh"
 
@@ -73,16 +75,26 @@ extern "C" __global__ void __launch_bounds__(${kernel.threads}) ${kernel.entry}(
         values[2] = fmaf(b - a, unit(words.z), a);
         values[3] = fmaf(b - a, unit(words.w), a);
     }
+    unsigned short *const halves = static_cast<unsigned short *>(destination) + first;
+    float *const floats = static_cast<float *>(destination) + first;
+    if (first + 4 <= elements) {
+        if (dtype == 0)
+            global_store_8(halves, fp32_to_bf16x2(values[0], values[1]), fp32_to_bf16x2(values[2], values[3]));
+        else if (dtype == 1)
+            global_store_8(halves, fp32_to_fp16x2(values[0], values[1]), fp32_to_fp16x2(values[2], values[3]));
+        else
+            *reinterpret_cast<float4 *>(floats) = make_float4(values[0], values[1], values[2], values[3]);
+        return;
+    }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const long long element = first + i;
-        if (element >= elements)
+    for (int i = 0; i < 3; ++i) {
+        if (first + i >= elements)
             break;
         if (dtype == 0)
-            static_cast<unsigned short *>(destination)[element] = fp32_to_bf16(values[i]);
+            halves[i] = fp32_to_bf16(values[i]);
         else if (dtype == 1)
-            static_cast<unsigned short *>(destination)[element] = fp32_to_fp16(values[i]);
+            halves[i] = fp32_to_fp16(values[i]);
         else
-            static_cast<float *>(destination)[element] = values[i];
+            floats[i] = values[i];
     }
 }
