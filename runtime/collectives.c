@@ -100,14 +100,6 @@ void collectives_unload(mmlp_mlp *mlp)
         if (mlp->collectives[i].done)
             d->cuEventDestroy(mlp->collectives[i].done);
     }
-    for (int i = 0; i < GRADIENT_COUNT; i++) {
-        if (mlp->written[i])
-            d->cuEventDestroy(mlp->written[i]);
-    }
-    if (mlp->reduced)
-        d->cuEventDestroy(mlp->reduced);
-    if (mlp->grads_stream)
-        d->cuStreamDestroy(mlp->grads_stream);
     if (mlp->comm_stream)
         d->cuStreamDestroy(mlp->comm_stream);
     if (mlp->regathered)
@@ -172,24 +164,6 @@ static mmlp_status check_agreement(const mmlp_mlp *mlp, mmlp_group group, const 
     return status;
 }
 
-/* What the reduction of gradients needs, once. */
-static mmlp_status prepare_gradients(mmlp_mlp *mlp)
-{
-    const driver *d = &mlp->context->cuda;
-    CUevent *events[GRADIENT_COUNT + 1] = {&mlp->reduced};
-    for (int i = 0; i < GRADIENT_COUNT; i++)
-        events[1 + i] = &mlp->written[i];
-    for (int i = 0; i <= GRADIENT_COUNT; i++) {
-        if (!*events[i])
-            MMLP_TRY(driver_check(d, d->cuEventCreate(events[i], CU_EVENT_DISABLE_TIMING),
-                                  "an event of a gradient"));
-    }
-    return mlp->grads_stream
-               ? MMLP_OK
-               : driver_check(d, d->cuStreamCreate(&mlp->grads_stream, CU_STREAM_NON_BLOCKING),
-                              "the stream of gradients");
-}
-
 mmlp_status mmlp_mlp_bind_comm(mmlp_mlp *mlp, mmlp_group group, struct ncclComm *nccl)
 {
     MMLP_TRY(mlp_enter(mlp, "mmlp_mlp_bind_comm"));
@@ -221,7 +195,7 @@ mmlp_status mmlp_mlp_bind_comm(mmlp_mlp *mlp, mmlp_group group, struct ncclComm 
         goto cleanup;
     }
     if (group != MMLP_GROUP_TP)
-        MMLP_TRY_CLEANUP(prepare_gradients(mlp));
+        MMLP_TRY_CLEANUP(gradients_prepare(mlp));
     mlp->groups[group] = c;
 
 cleanup:

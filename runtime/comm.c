@@ -50,6 +50,15 @@ static comm *look_up(mmlp_context *context, ncclComm_t nccl)
     return c;
 }
 
+/* Now, or before it ended. */
+static bool was_seen(const mmlp_context *context, ncclComm_t nccl)
+{
+    const comm *c = context->comms;
+    while (c && c->nccl != nccl)
+        c = c->next;
+    return c != NULL;
+}
+
 static mmlp_status ask(comm *c, const mmlp_context *context)
 {
     const nccl_library *library = &context->nccl;
@@ -236,10 +245,8 @@ mmlp_status mmlp_comm_status(mmlp_context *context, struct ncclComm *nccl)
 {
     if (!context)
         return mmlp_fail(MMLP_ERROR_ARGUMENT, "mmlp_comm_status: context is NULL");
-    bool ended = false;
     pthread_mutex_lock(&context->lock);
-    for (const comm *c = context->comms; c && !look_up(context, nccl); c = c->next)
-        ended |= c->nccl == nccl;
+    bool ended = was_seen(context, nccl) && !look_up(context, nccl);
     pthread_mutex_unlock(&context->lock);
     if (ended) /* NCCL has freed it; another one may have its address once it is bound */
         return mmlp_fail(MMLP_ERROR_COMM, "communicator: it has ended; make another one");
@@ -255,10 +262,8 @@ static mmlp_status end_comm(mmlp_context *context, ncclComm_t nccl, const char *
         return mmlp_fail(MMLP_ERROR_ARGUMENT, "%s: context is NULL", function);
     if (!nccl)
         return MMLP_OK;
-    bool known = false;
     pthread_mutex_lock(&context->lock);
-    for (const comm *c = context->comms; c; c = c->next)
-        known |= c->nccl == nccl;
+    bool known = was_seen(context, nccl);
     comm *c = look_up(context, nccl);
     if (c)
         atomic_store(&c->gone, function);

@@ -152,11 +152,7 @@ mmlp_status launch_pass(mmlp_mlp *mlp, bundle_pass pass, pass_call *call, void *
         int64_t tokens =
             kernel_takes(loaded, SLOT_LOCAL_TOKENS) ? call->local_tokens : call->tokens;
         MMLP_TRY(launch_kernel(mlp, loaded, call->values, tokens, follows && !joined, stream));
-        if (mlp->grads_stream && loaded->gradient >= 0)
-            MMLP_TRY(driver_check(
-                &mlp->context->cuda,
-                mlp->context->cuda.cuEventRecord(mlp->written[loaded->gradient], (CUstream)stream),
-                "after kernel %s", loaded->kernel->entry));
+        MMLP_TRY(gradients_mark(mlp, loaded, stream));
         follows = true;
     }
     return collectives_begin(mlp, pass, -1, call, stream);

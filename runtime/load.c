@@ -372,6 +372,7 @@ void mmlp_mlp_unload(mmlp_mlp *mlp)
     if (entered) {
         launch_end_timing(mlp);
         collectives_unload(mlp);
+        gradients_release(mlp);
     }
     for (int i = 0; entered && i < mlp->kernel_count; i++) {
         if (mlp->kernels[i].module)

@@ -100,6 +100,12 @@ int64_t kernel_tiles(const bundle_kernel *kernel, int64_t tokens_or_elements);
 /* reduce_grads.c: which gradient of a parameter the kernel writes, in the order in which the passes
  * finish them; -1: none. */
 int gradient_of(const loaded_kernel *loaded);
+/* The stream and events of mmlp_mlp_reduce_grads, at the first data-parallel group; and their end.
+ * The context is current. */
+mmlp_status gradients_prepare(mmlp_mlp *mlp);
+void gradients_release(mmlp_mlp *mlp);
+/* The kernel was enqueued: who reduces the gradient that it writes waits for it. */
+mmlp_status gradients_mark(mmlp_mlp *mlp, const loaded_kernel *loaded, void *stream);
 /* Enqueues one kernel. follows: another one of this call is before it in the stream, which a kernel
  * that waits for it need not see ended. Between mlp_enter and mlp_leave. */
 mmlp_status launch_kernel(mmlp_mlp *mlp, const loaded_kernel *loaded, slot_value *values,

@@ -8,7 +8,7 @@
 #include "arguments.h"
 #include "collectives.h"
 
-/* ---- pieces and buckets --------------------------------------------------------------------- */
+/* ---- the gradients --------------------------------------------------------------------------- */
 
 /* In the order in which the passes finish them. */
 static const struct {
@@ -29,6 +29,49 @@ int gradient_of(const loaded_kernel *loaded)
     }
     return -1;
 }
+
+/* ---- what it needs of an mlp ----------------------------------------------------------------- */
+
+mmlp_status gradients_prepare(mmlp_mlp *mlp)
+{
+    const driver *d = &mlp->context->cuda;
+    CUevent *events[GRADIENT_COUNT + 1] = {&mlp->reduced};
+    for (int i = 0; i < GRADIENT_COUNT; i++)
+        events[1 + i] = &mlp->written[i];
+    for (int i = 0; i <= GRADIENT_COUNT; i++) {
+        if (!*events[i])
+            MMLP_TRY(driver_check(d, d->cuEventCreate(events[i], CU_EVENT_DISABLE_TIMING),
+                                  "an event of a gradient"));
+    }
+    return mlp->grads_stream
+               ? MMLP_OK
+               : driver_check(d, d->cuStreamCreate(&mlp->grads_stream, CU_STREAM_NON_BLOCKING),
+                              "the stream of gradients");
+}
+
+void gradients_release(mmlp_mlp *mlp)
+{
+    const driver *d = &mlp->context->cuda;
+    for (int i = 0; i < GRADIENT_COUNT; i++) {
+        if (mlp->written[i])
+            d->cuEventDestroy(mlp->written[i]);
+    }
+    if (mlp->reduced)
+        d->cuEventDestroy(mlp->reduced);
+    if (mlp->grads_stream)
+        d->cuStreamDestroy(mlp->grads_stream);
+}
+
+mmlp_status gradients_mark(mmlp_mlp *mlp, const loaded_kernel *loaded, void *stream)
+{
+    const driver *d = &mlp->context->cuda;
+    if (!mlp->grads_stream || loaded->gradient < 0)
+        return MMLP_OK;
+    return driver_check(d, d->cuEventRecord(mlp->written[loaded->gradient], (CUstream)stream),
+                        "after kernel %s", loaded->kernel->entry);
+}
+
+/* ---- pieces of a call ------------------------------------------------------------------------ */
 
 /* A call, checked. */
 typedef struct reduction {

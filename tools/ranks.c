@@ -74,18 +74,20 @@ int ranks_agree(const ranks *r, int code)
     return code;
 }
 
-void ranks_sum(const ranks *r, double *values, size_t count)
+static void sum(const ranks *r, void *values, size_t count, MPI_Datatype type, size_t bytes)
 {
     for (size_t done = 0; r->count > 1 && done < count; done += PIECE)
-        MPI_Allreduce(MPI_IN_PLACE, values + done,
-                      (int)(count - done < PIECE ? count - done : PIECE), MPI_DOUBLE, MPI_SUM,
+        MPI_Allreduce(MPI_IN_PLACE, (char *)values + done * bytes,
+                      (int)(count - done < PIECE ? count - done : PIECE), type, MPI_SUM,
                       MPI_COMM_WORLD);
+}
+
+void ranks_sum(const ranks *r, double *values, size_t count)
+{
+    sum(r, values, count, MPI_DOUBLE, sizeof *values);
 }
 
 void ranks_sum_floats(const ranks *r, float *values, size_t count)
 {
-    for (size_t done = 0; r->count > 1 && done < count; done += PIECE)
-        MPI_Allreduce(MPI_IN_PLACE, values + done,
-                      (int)(count - done < PIECE ? count - done : PIECE), MPI_FLOAT, MPI_SUM,
-                      MPI_COMM_WORLD);
+    sum(r, values, count, MPI_FLOAT, sizeof *values);
 }

@@ -41,19 +41,6 @@ static void end(void)
 
 TestSuite(interrupted, .init = begin, .fini = end);
 
-/* 1: the file is whole and of the model. */
-static bool is_of(const shard_model *model)
-{
-    shard s;
-    shard_make(&s, model, 1, 0, NULL);
-    const mmlp_checkpoint_args args = shard_args(&s);
-    const bool is = mmlp_checkpoint_verify(path, &args, NULL, NULL) == MMLP_OK;
-    shard_free(&s);
-    if (is)
-        shard_load_all(path, model, 1);
-    return is;
-}
-
 static mmlp_status save_after(void)
 {
     shard s;
@@ -84,9 +71,9 @@ Test(interrupted, a_save_that_fails_at_any_call_leaves_the_old_file_and_nothing_
             cr_expect(strstr(mmlp_last_error(), "No space left on device"), "%s",
                       mmlp_last_error());
         }
-        if (status != MMLP_OK && is_of(&before))
+        if (status != MMLP_OK && shard_is_file(path, &before))
             continue;
-        cr_expect(is_of(&after), "call %d", calls);
+        cr_expect(shard_is_file(path, &after), "call %d", calls);
         published++;
         shard_save_all(path, &before, 2);
     }
@@ -96,7 +83,7 @@ Test(interrupted, a_save_that_fails_at_any_call_leaves_the_old_file_and_nothing_
     cr_expect_eq(calls, 18);
     cr_expect_eq(unharmed, 3);
     cr_expect_eq(published, unharmed + 2);
-    cr_expect(is_of(&after));
+    cr_expect(shard_is_file(path, &after));
 }
 
 Test(interrupted, a_save_that_is_killed_at_any_call_leaves_the_old_file_or_the_new_one)
@@ -114,15 +101,15 @@ Test(interrupted, a_save_that_is_killed_at_any_call_leaves_the_old_file_or_the_n
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
             break;
         cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "call %d", calls);
-        if (is_of(&before))
+        if (shard_is_file(path, &before))
             continue; /* the next save finds what this one has left */
-        cr_expect(is_of(&after), "call %d", calls);
+        cr_expect(shard_is_file(path, &after), "call %d", calls);
         published++;
         shard_save_all(path, &before, 2);
     }
     cr_expect_eq(calls, 18);
     cr_expect_eq(published, 3); /* before the folder is opened, flushed, closed */
-    cr_expect(is_of(&after));
+    cr_expect(shard_is_file(path, &after));
     cr_expect_neq(access(temporary, F_OK), 0);
 }
 
@@ -134,7 +121,7 @@ Test(interrupted, what_an_earlier_save_has_left_is_replaced_and_a_link_is_not_fo
     cr_assert(file && fputs("mine", file) >= 0 && fclose(file) == 0);
     cr_assert_eq(symlink(other, temporary), 0);
     cr_assert_eq(save_after(), MMLP_OK, "%s", mmlp_last_error());
-    cr_expect(is_of(&after));
+    cr_expect(shard_is_file(path, &after));
     char text[8] = "";
     file = fopen(other, "r");
     cr_assert(file && fgets(text, sizeof text, file));
@@ -146,9 +133,9 @@ Test(interrupted, calls_that_do_a_part_or_are_interrupted_are_repeated)
 {
     interrupt_shorten(true);
     cr_expect_eq(save_after(), MMLP_OK, "%s", mmlp_last_error());
-    cr_expect(is_of(&after));
+    cr_expect(shard_is_file(path, &after));
     interrupt_shorten(false);
-    cr_expect(is_of(&after));
+    cr_expect(shard_is_file(path, &after));
 }
 
 Test(interrupted, a_file_that_becomes_shorter_while_it_is_read_is_an_error)

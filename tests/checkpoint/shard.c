@@ -266,3 +266,15 @@ void shard_load_all(const char *path, const shard_model *model, int ranks)
         shard_free(&s);
     }
 }
+
+bool shard_is_file(const char *path, const shard_model *model)
+{
+    shard s;
+    shard_make(&s, model, 1, 0, NULL);
+    const mmlp_checkpoint_args args = shard_args(&s);
+    const bool is = mmlp_checkpoint_verify(path, &args, NULL, NULL) == MMLP_OK;
+    shard_free(&s);
+    if (is)
+        shard_load_all(path, model, 1);
+    return is;
+}

@@ -38,6 +38,8 @@ void shard_expect_blank(const shard *s);
 void shard_save_all(const char *path, const shard_model *model, int ranks);
 /* Loads each rank by itself, to host memory, and expects its numbers. */
 void shard_load_all(const char *path, const shard_model *model, int ranks);
+/* Whether the file is whole and of the model; one that is has the numbers. */
+bool shard_is_file(const char *path, const shard_model *model);
 /* The args for this rank alone. */
 mmlp_checkpoint_args shard_args(const shard *s);
 
