@@ -12,6 +12,7 @@
 #include "init.h"
 #include "loaded_mlp.h"
 #include "mlp.h"
+#include "training_step.h"
 
 enum { HIDDEN = 64, FFN = 96, SEED = 12345 };
 
@@ -276,4 +277,57 @@ Test(initial_weights, are_the_same_numbers_at_every_tensor_parallel_size)
     discard(&fc1, &l);
     discard(&fc2, &l);
     unload(&l);
+}
+
+/* ---- sixteen bits ---------------------------------------------------------------------------- */
+
+enum { SPARE = 8, MOST = 1029 + SPARE };
+
+/* `count` numbers of a type, and what lies behind them. */
+static void fill_numbers(double *out, const loaded_mlp *l, uint8_t code, uint8_t bits,
+                         int64_t count)
+{
+    unsigned char host[4 * MOST];
+    int64_t shape[] = {count};
+    mmlp_tensor t = {
+        .device = {MMLP_DEVICE_CUDA, 0}, .ndim = 1, .dtype = {code, bits, 1}, .shape = shape};
+    memset(host, 0, sizeof host);
+    cr_assert_eq(mmlp_buffer_alloc(&t.data, l->context, sizeof host), MMLP_OK);
+    cr_assert_eq(mmlp_buffer_upload(l->context, t.data, host, sizeof host, NULL), MMLP_OK);
+    cr_assert_eq(mmlp_mlp_fill_normal(l->mlp, &t, 0.5, SEED, NULL), MMLP_OK, "%s",
+                 mmlp_last_error());
+    cr_assert_eq(mmlp_buffer_download(l->context, host, t.data, sizeof host, NULL), MMLP_OK);
+    mmlp_buffer_free(l->context, t.data);
+    t.data = host;
+    for (int64_t i = 0; i < count + SPARE; i++)
+        out[i] = step_element(&t, (size_t)i);
+}
+
+static void rounds(const char *dtype, uint8_t code, double half_unit)
+{
+    static const int64_t counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 1029};
+    char fields[64];
+    double fp32[MOST], found[MOST];
+    snprintf(fields, sizeof fields, "params_dtype = '%s'", dtype); /* the last one counts */
+    loaded_mlp l = load(fields, "");
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+        fill_numbers(fp32, &l, MMLP_TYPE_FLOAT, 32, counts[c]);
+        fill_numbers(found, &l, code, 16, counts[c]);
+        for (int64_t i = 0; i < counts[c]; i++) {
+            cr_assert_neq(fp32[i], 0);
+            cr_assert_leq(fabs(found[i] - fp32[i]), half_unit * fabs(fp32[i]) + 0x1p-25,
+                          "%s, %lld of %lld: %g, in fp32 %g", dtype, (long long)i,
+                          (long long)counts[c], found[i], fp32[i]);
+        }
+        for (int64_t i = counts[c]; i < counts[c] + SPARE; i++)
+            cr_assert(fp32[i] == 0 && found[i] == 0, "behind the last of %lld",
+                      (long long)counts[c]);
+    }
+    unload(&l);
+}
+
+Test(initial_weights, of_sixteen_bits_are_those_of_fp32_rounded_and_nothing_behind_them)
+{
+    rounds("bf16", MMLP_TYPE_BFLOAT, 0x1p-8);
+    rounds("fp16", MMLP_TYPE_FLOAT, 0x1p-11);
 }
