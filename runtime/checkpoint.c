@@ -14,11 +14,6 @@
 
 #include "context.h"
 
-static mmlp_status fail_io(const char *path, const char *what)
-{
-    return mmlp_fail(MMLP_ERROR_IO, "%s: cannot %s: %s", path, what, strerror(errno));
-}
-
 static mmlp_status take_args(mmlp_checkpoint_args *taken, const char *path,
                              const mmlp_checkpoint_args *args)
 {
@@ -70,7 +65,7 @@ static mmlp_status reserve(const save *s, uint64_t bytes)
     if (fallocate(s->file.descriptor, 0, 0, (off_t)bytes) == 0)
         return MMLP_OK;
     if (errno != EOPNOTSUPP || ftruncate(s->file.descriptor, (off_t)bytes) != 0)
-        return fail_io(s->temporary, "make room in it");
+        return checkpoint_fail_io(s->temporary, "make room in it");
     return MMLP_OK;
 }
 
@@ -94,10 +89,10 @@ static mmlp_status write_header(save *s)
 static mmlp_status make_file(save *s)
 {
     if (unlink(s->temporary) != 0 && errno != ENOENT)
-        return fail_io(s->temporary, "remove what an earlier save has left");
+        return checkpoint_fail_io(s->temporary, "remove what an earlier save has left");
     s->file.descriptor = open(s->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (s->file.descriptor < 0)
-        return fail_io(s->temporary, "create");
+        return checkpoint_fail_io(s->temporary, "create");
     s->is_made = true;
     return write_header(s);
 }
@@ -109,7 +104,7 @@ static mmlp_status open_file(save *s, uint64_t inode)
     s->file.data_start = checkpoint_word(&s->ranks, 0, 1);
     s->file.descriptor = open(s->temporary, O_WRONLY | O_CLOEXEC);
     if (s->file.descriptor < 0 || fstat(s->file.descriptor, &properties) != 0)
-        return fail_io(s->temporary, "open what rank 0 has made");
+        return checkpoint_fail_io(s->temporary, "open what rank 0 has made");
     if (properties.st_ino != inode)
         return mmlp_fail(MMLP_ERROR_IO,
                          "%s: is not the file that rank 0 has made: wanted one folder to all ranks",
@@ -124,7 +119,7 @@ static mmlp_status open_everywhere(save *s)
     if (s->ranks.rank == 0) {
         status = make_file(s);
         if (status == MMLP_OK && fstat(s->file.descriptor, &properties) != 0)
-            status = fail_io(s->temporary, "look at");
+            status = checkpoint_fail_io(s->temporary, "look at");
     }
     const uint64_t words[CHECKPOINT_WORDS] = {properties.st_ino, s->file.data_start};
     MMLP_TRY(checkpoint_agree(&s->ranks, status, words));
@@ -140,7 +135,7 @@ static mmlp_status close_file(save *s)
         close(s->file.direct);
     s->file.descriptor = s->file.direct = -1;
     if (descriptor >= 0 && close(descriptor) != 0)
-        return fail_io(s->temporary, "close");
+        return checkpoint_fail_io(s->temporary, "close");
     return MMLP_OK;
 }
 
@@ -149,7 +144,7 @@ static mmlp_status write_all(save *s)
     s->file.direct = open(s->temporary, O_WRONLY | O_DIRECT | O_CLOEXEC); /* not everywhere */
     MMLP_TRY(checkpoint_write_pieces(&s->file, &s->layout, &s->ranks));
     if (fsync(s->file.descriptor) != 0)
-        return fail_io(s->temporary, "flush");
+        return checkpoint_fail_io(s->temporary, "flush");
     return close_file(s);
 }
 
@@ -163,7 +158,7 @@ static mmlp_status flush_folder(const char *path)
     mmlp_status status = MMLP_OK;
     int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (descriptor < 0 || fsync(descriptor) != 0)
-        status = fail_io(folder, "flush the folder");
+        status = checkpoint_fail_io(folder, "flush the folder");
     if (descriptor >= 0)
         close(descriptor);
     free(folder);
@@ -175,7 +170,7 @@ static mmlp_status publish(save *s)
     if (s->ranks.rank != 0)
         return MMLP_OK;
     if (rename(s->temporary, s->path) != 0)
-        return fail_io(s->path, "replace");
+        return checkpoint_fail_io(s->path, "replace");
     s->is_made = false;
     return flush_folder(s->path);
 }
@@ -222,7 +217,7 @@ static mmlp_status examine(load *l, const char *path, bool needs_data,
     l->file.path = path;
     l->file.descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (l->file.descriptor < 0)
-        return fail_io(path, "open");
+        return checkpoint_fail_io(path, "open");
     MMLP_TRY(checkpoint_read_header(&l->found, &l->file.data_start, l->file.descriptor, path));
     return checkpoint_compare(&l->found, &l->layout.header, path, report, user);
 }

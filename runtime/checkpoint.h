@@ -5,6 +5,8 @@
 #ifndef MMLP_CHECKPOINT_H
 #define MMLP_CHECKPOINT_H
 
+#include <linux/aio_abi.h>
+
 #include "base/error.h"
 #include "base/safetensors_header.h"
 #include "comm.h"
@@ -80,11 +82,39 @@ mmlp_status checkpoint_write_at(const checkpoint_file *file, const char *from, s
                                 uint64_t offset);
 mmlp_status checkpoint_read_at(const checkpoint_file *file, char *to, size_t bytes,
                                uint64_t offset);
+/* "PATH: cannot WHAT: " and what errno says. */
+mmlp_status checkpoint_fail_io(const char *path, const char *what);
 /* Writes the pieces that this rank has to write, or reads all. */
 mmlp_status checkpoint_write_pieces(const checkpoint_file *file, const checkpoint_layout *layout,
                                     const checkpoint_ranks *ranks);
 mmlp_status checkpoint_read_pieces(const checkpoint_file *file, const checkpoint_layout *layout,
                                    const checkpoint_ranks *ranks);
 bool checkpoint_is_written(const checkpoint_piece *piece);
+
+/* ---- checkpoint_direct.c ---- */
+
+enum {
+    CHECKPOINT_SLOTS = 3,             /* groups of writes, each waited for as a whole */
+    CHECKPOINT_DIRECT_WRITES = 8,     /* under way in one */
+    CHECKPOINT_DIRECT_BYTES = 1 << 20 /* a run from here on is written so */
+};
+
+typedef struct checkpoint_direct {
+    const checkpoint_file *file;
+    uint64_t alignment;  /* of memory, place and size: a page */
+    aio_context_t queue; /* 0: all goes through the page cache */
+    struct iocb writes[CHECKPOINT_SLOTS][CHECKPOINT_DIRECT_WRITES];
+    int count[CHECKPOINT_SLOTS], under_way[CHECKPOINT_SLOTS];
+} checkpoint_direct;
+
+/* The file is borrowed. */
+void checkpoint_direct_open(checkpoint_direct *out, const checkpoint_file *file);
+/* Waits for what is under way, whatever becomes of it. */
+void checkpoint_direct_close(checkpoint_direct *direct);
+/* Writes a run, or begins to: until the slot has been waited for, its memory stays as it is. At
+ * most CHECKPOINT_DIRECT_WRITES long ones in a slot. */
+mmlp_status checkpoint_direct_write(checkpoint_direct *direct, int slot, const char *from,
+                                    uint64_t bytes, uint64_t offset);
+mmlp_status checkpoint_direct_wait(checkpoint_direct *direct, int slot);
 
 #endif

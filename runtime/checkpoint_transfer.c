@@ -1,8 +1,7 @@
 /*
  * checkpoint_transfer.c: moves pieces between memory and the file. A piece is contiguous in memory;
  * in the file it is rows, or runs of them, at the places that its offsets say. Device memory goes
- * through one pinned buffer of bounded size. Long runs are written past the page cache: ranks that
- * write to one file would wait for each other there, and fsync would come on top.
+ * through pinned buffers of bounded size; while one is filled, others are being written.
  */
 #include <errno.h>
 #include <string.h>
@@ -11,11 +10,7 @@
 #include "checkpoint.h"
 #include "context.h"
 
-enum {
-    STAGING_BYTES = 8 << 20,
-    DIRECT_ALIGNMENT = 4096, /* of memory, place and size, for O_DIRECT */
-    DIRECT_BYTES = 1 << 20   /* runs from here on are written so */
-};
+enum { STAGING_BYTES = CHECKPOINT_DIRECT_WRITES * CHECKPOINT_DIRECT_BYTES };
 
 bool checkpoint_is_written(const checkpoint_piece *piece)
 {
@@ -25,6 +20,11 @@ bool checkpoint_is_written(const checkpoint_piece *piece)
 
 /* ---- the file -------------------------------------------------------------------------------- */
 
+mmlp_status checkpoint_fail_io(const char *path, const char *what)
+{
+    return mmlp_fail(MMLP_ERROR_IO, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
 mmlp_status checkpoint_write_at(const checkpoint_file *file, const char *from, size_t bytes,
                                 uint64_t offset)
 {
@@ -33,27 +33,12 @@ mmlp_status checkpoint_write_at(const checkpoint_file *file, const char *from, s
         if (count < 0 && errno == EINTR)
             continue;
         if (count < 0)
-            return mmlp_fail(MMLP_ERROR_IO, "%s: cannot write: %s", file->path, strerror(errno));
+            return checkpoint_fail_io(file->path, "write");
         from += count;
         offset += (uint64_t)count;
         bytes -= (size_t)count;
     }
     return MMLP_OK;
-}
-
-/* The aligned middle of a run past the page cache, where the file system and the address allow it;
- * the rest through it. */
-static mmlp_status write_run(const checkpoint_file *file, const char *from, uint64_t bytes,
-                             uint64_t offset)
-{
-    const uint64_t head = (0 - offset) % DIRECT_ALIGNMENT;
-    if (file->direct < 0 || bytes < DIRECT_BYTES)
-        return checkpoint_write_at(file, from, (size_t)bytes, offset);
-    const uint64_t middle = (bytes - head) / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
-    ssize_t count = pwrite(file->direct, from + head, (size_t)middle, (off_t)(offset + head));
-    const uint64_t done = head + (count > 0 ? (uint64_t)count : 0);
-    MMLP_TRY(checkpoint_write_at(file, from, (size_t)head, offset));
-    return checkpoint_write_at(file, from + done, (size_t)(bytes - done), offset + done);
 }
 
 mmlp_status checkpoint_read_at(const checkpoint_file *file, char *to, size_t bytes, uint64_t offset)
@@ -63,7 +48,7 @@ mmlp_status checkpoint_read_at(const checkpoint_file *file, char *to, size_t byt
         if (count < 0 && errno == EINTR)
             continue;
         if (count < 0)
-            return mmlp_fail(MMLP_ERROR_IO, "%s: cannot read: %s", file->path, strerror(errno));
+            return checkpoint_fail_io(file->path, "read");
         if (count == 0)
             return mmlp_fail(MMLP_ERROR_IO, "%s: ends at byte %llu: it was cut while it was read",
                              file->path, (unsigned long long)offset);
@@ -121,20 +106,29 @@ typedef struct transfer {
     const checkpoint_file *file;
     mmlp_context *context; /* NULL: host memory */
     void *stream;
-    char *staging;
+    char *staging[CHECKPOINT_SLOTS]; /* one for each slot; to read, the first alone */
+    checkpoint_direct direct;        /* to write */
+    int next_slot;
     bool is_write;
 } transfer;
 
-/* `bytes` of the piece from its byte `first` on, which lie at `host`. */
-static mmlp_status move_bytes(const transfer *t, const checkpoint_piece *piece, char *host,
-                              uint64_t first, uint64_t bytes)
+/* Where byte `first` of the piece lies in the file; *left is what of its run follows. */
+static uint64_t offset_of(const transfer *t, const checkpoint_piece *piece, uint64_t first,
+                          uint64_t *left)
 {
     const runs r = runs_of(piece);
+    *left = r.bytes - first % r.bytes;
+    return t->file->data_start + place_of(piece, &r, first / r.bytes) + first % r.bytes;
+}
+
+/* `bytes` of the piece from its byte `first` on, which lie at `host`. */
+static mmlp_status move_bytes(transfer *t, const checkpoint_piece *piece, int slot, char *host,
+                              uint64_t first, uint64_t bytes)
+{
     while (bytes > 0) {
-        uint64_t within = first % r.bytes, length = r.bytes - within;
+        uint64_t length, at = offset_of(t, piece, first, &length);
         length = length < bytes ? length : bytes;
-        uint64_t at = t->file->data_start + place_of(piece, &r, first / r.bytes) + within;
-        MMLP_TRY(t->is_write ? write_run(t->file, host, length, at)
+        MMLP_TRY(t->is_write ? checkpoint_direct_write(&t->direct, slot, host, length, at)
                              : checkpoint_read_at(t->file, host, (size_t)length, at));
         host += length;
         first += length;
@@ -143,83 +137,118 @@ static mmlp_status move_bytes(const transfer *t, const checkpoint_piece *piece, 
     return MMLP_OK;
 }
 
-static mmlp_status move_staged(const transfer *t, const checkpoint_piece *piece, uint64_t first,
-                               uint64_t bytes)
+static mmlp_status write_part(transfer *t, const checkpoint_piece *piece, uint64_t first,
+                              uint64_t bytes)
 {
-    const runs r = runs_of(piece);
-    const uint64_t place = place_of(piece, &r, first / r.bytes) + first % r.bytes;
-    char *memory = piece->memory + first;
-    char *staging = t->staging + (t->file->data_start + place) % DIRECT_ALIGNMENT;
-    if (!t->is_write) {
-        MMLP_TRY(move_bytes(t, piece, staging, first, bytes));
-        return mmlp_buffer_upload(t->context, memory, staging, (size_t)bytes, t->stream);
+    const int slot = t->next_slot;
+    char *host = piece->memory + first;
+    t->next_slot = (slot + 1) % CHECKPOINT_SLOTS;
+    MMLP_TRY(checkpoint_direct_wait(&t->direct, slot));
+    if (t->context) { /* bytes that begin a page of the file begin one of the memory */
+        uint64_t left;
+        host = t->staging[slot] + offset_of(t, piece, first, &left) % t->direct.alignment;
+        MMLP_TRY(mmlp_buffer_download(t->context, host, piece->memory + first, (size_t)bytes,
+                                      t->stream));
     }
-    MMLP_TRY(mmlp_buffer_download(t->context, staging, memory, (size_t)bytes, t->stream));
-    return move_bytes(t, piece, staging, first, bytes);
+    return move_bytes(t, piece, slot, host, first, bytes);
 }
 
-static mmlp_status move_piece(const transfer *t, const checkpoint_piece *piece)
+static mmlp_status read_part(transfer *t, const checkpoint_piece *piece, uint64_t first,
+                             uint64_t bytes)
+{
+    char *memory = piece->memory + first;
+    if (!t->context)
+        return move_bytes(t, piece, 0, memory, first, bytes);
+    MMLP_TRY(move_bytes(t, piece, 0, t->staging[0], first, bytes));
+    return mmlp_buffer_upload(t->context, memory, t->staging[0], (size_t)bytes, t->stream);
+}
+
+static mmlp_status move_piece(transfer *t, const checkpoint_piece *piece)
 {
     const runs r = runs_of(piece);
     const uint64_t all = r.bytes * r.count;
-    if (!t->context)
-        return move_bytes(t, piece, piece->memory, 0, all);
-    for (uint64_t first = 0; first < all; first += STAGING_BYTES)
-        MMLP_TRY(move_staged(t, piece, first,
-                             all - first < STAGING_BYTES ? all - first : STAGING_BYTES));
+    for (uint64_t first = 0; first < all; first += STAGING_BYTES) {
+        uint64_t bytes = all - first < STAGING_BYTES ? all - first : STAGING_BYTES;
+        MMLP_TRY(t->is_write ? write_part(t, piece, first, bytes)
+                             : read_part(t, piece, first, bytes));
+    }
     return MMLP_OK;
 }
 
-static mmlp_status alloc_staging(transfer *t)
-{
-    const driver *d = &t->context->cuda;
-    void *staging = NULL;
-    MMLP_TRY(context_enter(t->context));
-    mmlp_status status =
-        driver_check(d, d->cuMemHostAlloc(&staging, STAGING_BYTES + DIRECT_ALIGNMENT, 0),
-                     "a pinned buffer of %d bytes", STAGING_BYTES + DIRECT_ALIGNMENT);
-    context_leave(t->context);
-    t->staging = staging;
-    return status;
-}
-
-static void free_staging(transfer *t)
-{
-    if (!t->staging || context_enter(t->context) != MMLP_OK)
-        return;
-    t->context->cuda.cuMemFreeHost(t->staging);
-    context_leave(t->context);
-}
-
-/* Each rank begins elsewhere: what one writes past the page cache waits for the disk, what goes
- * through it for the other ranks, and so both go on at the same time. */
+/* Each rank begins elsewhere, that they do not all write the same rows at the same time. */
 static mmlp_status move_pieces(transfer *t, const checkpoint_layout *layout,
                                const checkpoint_ranks *ranks)
 {
     const size_t count = layout->piece_count;
     const size_t start = count * (size_t)ranks->rank / (size_t)ranks->count;
-    mmlp_status status = MMLP_OK;
-    if (t->context)
-        MMLP_TRY(alloc_staging(t));
-    for (size_t i = 0; status == MMLP_OK && i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         const checkpoint_piece *piece = &layout->pieces[(start + i) % count];
         if (!t->is_write || checkpoint_is_written(piece))
-            status = move_piece(t, piece);
+            MMLP_TRY(move_piece(t, piece));
     }
-    free_staging(t);
+    return MMLP_OK;
+}
+
+/* ---- staging --------------------------------------------------------------------------------- */
+
+static mmlp_status alloc_staging(transfer *t, int slots)
+{
+    const driver *d = &t->context->cuda;
+    const size_t bytes = STAGING_BYTES + t->direct.alignment;
+    mmlp_status status = MMLP_OK;
+    MMLP_TRY(context_enter(t->context));
+    for (int i = 0; status == MMLP_OK && i < slots; i++) {
+        void *staging = NULL;
+        status = driver_check(d, d->cuMemHostAlloc(&staging, bytes, 0),
+                              "a pinned buffer of %zu bytes", bytes);
+        t->staging[i] = staging;
+    }
+    context_leave(t->context);
     return status;
+}
+
+static void free_staging(transfer *t)
+{
+    if (!t->staging[0] || context_enter(t->context) != MMLP_OK)
+        return;
+    for (int i = 0; i < CHECKPOINT_SLOTS; i++)
+        if (t->staging[i])
+            t->context->cuda.cuMemFreeHost(t->staging[i]);
+    context_leave(t->context);
+}
+
+/* ---- all ------------------------------------------------------------------------------------- */
+
+static mmlp_status write_pieces(transfer *t, const checkpoint_layout *layout,
+                                const checkpoint_ranks *ranks)
+{
+    if (t->context)
+        MMLP_TRY(alloc_staging(t, CHECKPOINT_SLOTS));
+    MMLP_TRY(move_pieces(t, layout, ranks));
+    for (int slot = 0; slot < CHECKPOINT_SLOTS; slot++)
+        MMLP_TRY(checkpoint_direct_wait(&t->direct, slot));
+    return MMLP_OK;
 }
 
 mmlp_status checkpoint_write_pieces(const checkpoint_file *file, const checkpoint_layout *layout,
                                     const checkpoint_ranks *ranks)
 {
-    transfer t = {file, ranks->context, ranks->stream, NULL, true};
-    return move_pieces(&t, layout, ranks);
+    transfer t = {
+        .file = file, .context = ranks->context, .stream = ranks->stream, .is_write = true};
+    checkpoint_direct_open(&t.direct, file);
+    mmlp_status status = write_pieces(&t, layout, ranks);
+    checkpoint_direct_close(&t.direct); /* before the memory goes that is being written */
+    free_staging(&t);
+    return status;
 }
 
 mmlp_status checkpoint_read_pieces(const checkpoint_file *file, const checkpoint_layout *layout,
                                    const checkpoint_ranks *ranks)
 {
-    transfer t = {file, ranks->context, ranks->stream, NULL, false};
-    return move_pieces(&t, layout, ranks);
+    transfer t = {.file = file, .context = ranks->context, .stream = ranks->stream};
+    mmlp_status status = t.context ? alloc_staging(&t, 1) : MMLP_OK;
+    if (status == MMLP_OK)
+        status = move_pieces(&t, layout, ranks);
+    free_staging(&t);
+    return status;
 }

@@ -789,7 +789,7 @@ typedef struct mmlp_checkpoint_args {
  * then renamed. Entries whose replica_id is all zeros are written; together they must be every
  * element of every tensor once. Every rank of comm must call: what they give is compared before a
  * byte is written, and what one of them cannot do fails on all. Blocks; runs after what the stream
- * holds. Takes 8 MiB besides, pinned, and none for host memory. The folder must be one file system
+ * holds. Takes 24 MiB besides, pinned, and none for host memory. The folder must be one file system
  * to all ranks, with writes that others see (not NFS).
  * ERROR_ARGUMENT: an entry that cannot be, or two that do not agree; ERROR_SHAPE: pieces that
  * overlap or leave holes, ranks with other tensors; ERROR_IO; ERROR_MEMORY; ERROR_DEVICE; on the
