@@ -56,6 +56,7 @@ static mmlp_status prepare(save *s)
         s->temporary = NULL;
         return mmlp_fail_memory(strlen(s->path), "a path");
     }
+    s->file.temporary = s->temporary;
     return check_target(s->path);
 }
 
@@ -131,9 +132,7 @@ static mmlp_status open_everywhere(save *s)
 static mmlp_status close_file(save *s)
 {
     int descriptor = s->file.descriptor;
-    if (s->file.direct >= 0)
-        close(s->file.direct);
-    s->file.descriptor = s->file.direct = -1;
+    s->file.descriptor = -1;
     if (descriptor >= 0 && close(descriptor) != 0)
         return checkpoint_fail_io(s->temporary, "close");
     return MMLP_OK;
@@ -141,7 +140,6 @@ static mmlp_status close_file(save *s)
 
 static mmlp_status write_all(save *s)
 {
-    s->file.direct = open(s->temporary, O_WRONLY | O_DIRECT | O_CLOEXEC); /* not everywhere */
     MMLP_TRY(checkpoint_write_pieces(&s->file, &s->layout, &s->ranks));
     if (fsync(s->file.descriptor) != 0)
         return checkpoint_fail_io(s->temporary, "flush");
@@ -186,7 +184,7 @@ static mmlp_status save_steps(save *s)
 
 mmlp_status mmlp_checkpoint_save(const char *path, const mmlp_checkpoint_args *args)
 {
-    save s = {.path = path, .file = {-1, -1, path, 0}};
+    save s = {.path = path, .file = {.descriptor = -1, .path = path}};
     MMLP_TRY(take_args(&s.args, path, args));
     mmlp_status status = checkpoint_ranks_open(&s.ranks, path, &s.args);
     if (status == MMLP_OK)

@@ -73,8 +73,9 @@ mmlp_status checkpoint_check_pieces(checkpoint_ranks *ranks, const checkpoint_la
 /* ---- checkpoint_transfer.c ---- */
 
 typedef struct checkpoint_file {
-    int descriptor, direct; /* direct: the same file, opened with O_DIRECT; -1: not */
-    const char *path;
+    int descriptor;
+    const char *path;      /* for messages */
+    const char *temporary; /* where it lies while it is written */
     uint64_t data_start;
 } checkpoint_file;
 
@@ -101,13 +102,14 @@ enum {
 
 typedef struct checkpoint_direct {
     const checkpoint_file *file;
+    int descriptor;      /* of the file, with O_DIRECT; -1: the file system has none */
     uint64_t alignment;  /* of memory, place and size: a page */
     aio_context_t queue; /* 0: all goes through the page cache */
     struct iocb writes[CHECKPOINT_SLOTS][CHECKPOINT_DIRECT_WRITES];
     int count[CHECKPOINT_SLOTS], under_way[CHECKPOINT_SLOTS];
 } checkpoint_direct;
 
-/* The file is borrowed. */
+/* The file is borrowed; it is opened once more. */
 void checkpoint_direct_open(checkpoint_direct *out, const checkpoint_file *file);
 /* Waits for what is under way, whatever becomes of it. */
 void checkpoint_direct_close(checkpoint_direct *direct);

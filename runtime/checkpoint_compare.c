@@ -33,7 +33,7 @@ static mmlp_status read_length(size_t *out, const checkpoint_file *file, uint64_
 mmlp_status checkpoint_read_header(safetensors_header *out, uint64_t *data_start, int descriptor,
                                    const char *path)
 {
-    const checkpoint_file file = {descriptor, -1, path, 0};
+    const checkpoint_file file = {.descriptor = descriptor, .path = path};
     struct stat properties;
     size_t length;
     *out = (safetensors_header)SAFETENSORS_HEADER_INIT;

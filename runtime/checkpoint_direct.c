@@ -7,6 +7,7 @@
  * Where the system has none of that, or refuses, everything goes through the page cache.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,7 +16,8 @@
 void checkpoint_direct_open(checkpoint_direct *out, const checkpoint_file *file)
 {
     *out = (checkpoint_direct){.file = file, .alignment = (uint64_t)sysconf(_SC_PAGESIZE)};
-    if (file->direct >= 0 &&
+    out->descriptor = open(file->temporary, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    if (out->descriptor >= 0 &&
         syscall(SYS_io_setup, (long)CHECKPOINT_SLOTS * CHECKPOINT_DIRECT_WRITES, &out->queue) != 0)
         out->queue = 0;
 }
@@ -24,7 +26,10 @@ void checkpoint_direct_close(checkpoint_direct *direct)
 {
     if (direct->queue)
         syscall(SYS_io_destroy, direct->queue); /* waits for what is under way */
+    if (direct->descriptor >= 0)
+        close(direct->descriptor);
     direct->queue = 0;
+    direct->descriptor = -1;
 }
 
 /* Hands in a write of whole pages. */
@@ -33,7 +38,7 @@ static bool submit(checkpoint_direct *direct, int slot, const char *from, uint64
 {
     struct iocb *write = &direct->writes[slot][direct->count[slot]];
     *write = (struct iocb){.aio_lio_opcode = IOCB_CMD_PWRITE,
-                           .aio_fildes = (uint32_t)direct->file->direct,
+                           .aio_fildes = (uint32_t)direct->descriptor,
                            .aio_data = (uint32_t)slot,
                            .aio_buf = (uint64_t)(uintptr_t)from,
                            .aio_nbytes = bytes,
