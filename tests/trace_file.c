@@ -2,7 +2,26 @@
 #include "trace_file.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "temporary_folder.h"
+
+char *trace_folder, trace_path[512];
+
+void trace_begin(const char *name)
+{
+    trace_folder = temporary_folder_make();
+    snprintf(trace_path, sizeof trace_path, "%s/%s", trace_folder, name);
+    cr_assert_eq(setenv("MMLP_EMULATOR_TRACE", trace_path, 1), 0);
+}
+
+void trace_end(json_t *trace)
+{
+    json_decref(trace);
+    temporary_folder_remove(trace_folder);
+}
 
 json_t *trace_read(const char *file)
 {

@@ -5,6 +5,13 @@
 
 #include <jansson.h>
 
+/* The process is to write its trace into a new folder, to trace_folder/NAME, which is trace_path.
+ */
+void trace_begin(const char *name);
+extern char *trace_folder, trace_path[512];
+/* Frees the trace (NULL: none) and removes the folder. */
+void trace_end(json_t *trace);
+
 /* All events; json_decref them. What follows borrows. */
 json_t *trace_read(const char *file);
 /* Those with a number of this value ("tid", "device", "op"...); json_decref them too. */

@@ -12,23 +12,7 @@
 #include "driver/cu_emulator.h"
 #include "fixture.h"
 #include "gate.h"
-#include "temporary_folder.h"
 #include "trace_file.h"
-
-static char *folder, path[512];
-
-static void begin_trace(const char *name)
-{
-    folder = temporary_folder_make();
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    cr_assert_eq(setenv("MMLP_EMULATOR_TRACE", path, 1), 0);
-}
-
-static void end_trace(json_t *trace)
-{
-    json_decref(trace);
-    temporary_folder_remove(folder);
-}
 
 static CUstream make_stream(void)
 {
@@ -74,7 +58,7 @@ Test(trace, an_operation_is_enqueued_and_then_runs_on_the_track_of_its_stream)
 {
     static const char *const names[] = {"memset", "store_at", "copy device to device",
                                         "host function"};
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     CUstream stream = make_stream();
     CUdeviceptr words = make_words(8);
@@ -82,7 +66,7 @@ Test(trace, an_operation_is_enqueued_and_then_runs_on_the_track_of_its_stream)
     EXPECT_OK(launch_store(get_kernel(load_fixture(), "store_at"), words, stream));
     EXPECT_OK(cuMemcpyDtoDAsync(words + 16, words, 12, stream));
     EXPECT_OK(cuLaunchHostFunc(stream, free, NULL));
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     for (size_t i = 0; i < 4; i++) {
         const json_t *enqueued = trace_event(trace, "i", names[i], 0);
         expect_number((double)i + 1, enqueued, "op");
@@ -94,27 +78,27 @@ Test(trace, an_operation_is_enqueued_and_then_runs_on_the_track_of_its_stream)
     }
     expect_number(32, trace_event(trace, "X", names[0], 0), "bytes");
     expect_number(12, trace_event(trace, "X", names[2], 0), "bytes");
-    end_trace(trace);
+    trace_end(trace);
 }
 
 Test(trace, a_kernel_shows_its_grid_and_its_block)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     CUfunction limited = get_kernel(load_fixture(), "limited");
     EXPECT_OK(cuLaunchKernel(limited, 5, 2, 3, 64, 1, 1, 0, make_stream(), NULL, NULL));
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     json_t *wanted = json_pack("{s[iii]s[iii]}", "grid", 5, 2, 3, "block", 64, 1, 1);
     json_t *args = json_object_get(trace_event(trace, "X", "limited", 0), "args");
     cr_expect(json_equal(json_object_get(args, "grid"), json_object_get(wanted, "grid")));
     cr_expect(json_equal(json_object_get(args, "block"), json_object_get(wanted, "block")));
     json_decref(wanted);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 Test(trace, a_copy_of_rows_shows_the_bytes_it_copies)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     CUdeviceptr words = make_words(16);
     EXPECT_OK(cuMemsetD32(words, 1, 16));
@@ -127,9 +111,9 @@ Test(trace, a_copy_of_rows_shows_the_bytes_it_copies)
                                 .WidthInBytes = 4,
                                 .Height = 3};
     EXPECT_OK(cuMemcpy2DAsync(&rows, make_stream()));
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     expect_number(12, trace_event(trace, "X", "copy of rows", 0), "bytes");
-    end_trace(trace);
+    trace_end(trace);
 }
 
 static void CUDA_CB count_call(CUstream stream, CUresult status, void *calls)
@@ -140,7 +124,7 @@ static void CUDA_CB count_call(CUstream stream, CUresult status, void *calls)
 
 Test(trace, what_runs_inside_its_call_is_there_too)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     unsigned long long id;
     int calls = 0;
     unsigned word = 3;
@@ -150,24 +134,24 @@ Test(trace, what_runs_inside_its_call_is_there_too)
     EXPECT_OK(cuMemsetD8(words, 1, 8));
     EXPECT_OK(cuMemcpyDtoH(&word, words, sizeof word));
     EXPECT_OK(cuStreamAddCallback(NULL, count_call, &calls, 0));
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     expect_number((double)id, trace_event(trace, "X", "copy host to device", 0), "tid");
     expect_number(2, trace_event(trace, "X", "memset", 0), "op");
     expect_number(4, trace_event(trace, "X", "copy device to host", 0), "bytes");
     expect_number(4, trace_event(trace, "X", "callback", 0), "op");
     cr_expect_eq(calls, 1);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 Test(trace, processes_and_streams_have_names)
 {
     static char program[] = "the \"program\"";
     program_invocation_short_name = program;
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     unsigned long long id = (unsigned long long)track_of(make_stream());
     char wanted[64];
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     const json_t *process = trace_event(trace, "M", "process_name", 0);
     cr_expect_str_eq(json_string_value(json_object_get(json_object_get(process, "args"), "name")),
                      program);
@@ -176,14 +160,14 @@ Test(trace, processes_and_streams_have_names)
     snprintf(wanted, sizeof wanted, "device 0, stream %llu", id);
     cr_expect_str_eq(json_string_value(json_object_get(json_object_get(track, "args"), "name")),
                      wanted);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 /* ---- events --------------------------------------------------------------------------------- */
 
 Test(trace, a_wait_names_the_record_it_waits_for_and_lasts_until_that_ran)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     CUfunction store_at = get_kernel(load_fixture(), "store_at");
     CUstream waits = make_stream(), other = make_stream();
@@ -195,14 +179,14 @@ Test(trace, a_wait_names_the_record_it_waits_for_and_lasts_until_that_ran)
     EXPECT_OK(cuEventRecord(event, waits));
     EXPECT_OK(cuStreamWaitEvent(other, event, 0));
     EXPECT_OK(launch_store(store_at, words, other));
-    json_t *early = trace_read(path);
+    json_t *early = trace_read(trace_path);
     cr_expect_eq(trace_count(early, "i", "store_at"), 1);
     cr_expect_eq(trace_count(early, "X", "store_at"), 0);
     cr_expect_eq(trace_count(early, "X", "gate"), 0);
     json_decref(early);
     open_gates(1);
     EXPECT_OK(cuCtxSynchronize());
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     const json_t *gate = trace_event(trace, "i", "gate", 0);
     const json_t *record = trace_event(trace, "i", "record event", 1);
     const json_t *wait = trace_event(trace, "i", "wait for event", 0);
@@ -214,12 +198,12 @@ Test(trace, a_wait_names_the_record_it_waits_for_and_lasts_until_that_ran)
     expect_order(trace, gate, trace_ran(trace, record));
     cr_expect_leq(trace_ended(trace_ran(trace, record)), trace_ended(trace_ran(trace, wait)));
     expect_order(trace, wait, trace_ran(trace, kernel));
-    end_trace(trace);
+    trace_end(trace);
 }
 
 Test(trace, a_wait_for_what_is_done_comes_after_what_its_stream_has_still_to_run)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     CUstream stream = make_stream(), other = make_stream();
     CUevent event, never;
@@ -231,18 +215,18 @@ Test(trace, a_wait_for_what_is_done_comes_after_what_its_stream_has_still_to_run
     EXPECT_OK(cuStreamWaitEvent(stream, never, 0));
     open_gates(1);
     EXPECT_OK(cuStreamSynchronize(stream));
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     const json_t *wait = trace_event(trace, "X", "wait for event", 0);
     expect_number(1, wait, "waits_for");
     expect_order(trace, trace_event(trace, "i", "gate", 0), wait);
     const json_t *unrecorded = trace_event(trace, "X", "wait for event", 1);
     cr_expect_null(json_object_get(json_object_get(unrecorded, "args"), "waits_for"));
-    end_trace(trace);
+    trace_end(trace);
 }
 
 Test(trace, what_is_behind_a_fault_is_enqueued_and_does_not_run)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     CUstream stream = make_stream();
     enqueue_gate(stream, 0);
@@ -250,18 +234,18 @@ Test(trace, what_is_behind_a_fault_is_enqueued_and_does_not_run)
     EXPECT_OK(cuLaunchHostFunc(stream, free, NULL));
     open_gates(1);
     EXPECT_RESULT(CUDA_ERROR_INVALID_VALUE, cuStreamSynchronize(stream));
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     cr_expect_eq(trace_count(trace, "X", "memset"), 1);
     cr_expect_eq(trace_count(trace, "i", "host function"), 1);
     cr_expect_eq(trace_count(trace, "X", "host function"), 0);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 /* ---- graphs --------------------------------------------------------------------------------- */
 
 Test(trace, a_graph_s_nodes_are_there_for_each_launch_and_not_for_the_capture)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     CUstream stream = make_stream(), beside = make_stream();
     CUdeviceptr words = make_words(4);
@@ -282,13 +266,13 @@ Test(trace, a_graph_s_nodes_are_there_for_each_launch_and_not_for_the_capture)
     EXPECT_OK(cuEventRecordWithFlags(outside, stream, CU_EVENT_RECORD_EXTERNAL));
     EXPECT_OK(cuStreamEndCapture(stream, &graph));
     EXPECT_OK(cuGraphInstantiate(&exec, graph, 0));
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     cr_expect_eq(trace_count(trace, "i", "memset"), 0);
     json_decref(trace);
     EXPECT_OK(cuGraphLaunch(exec, stream));
     EXPECT_OK(cuGraphLaunch(exec, beside));
     EXPECT_OK(cuStreamWaitEvent(stream, outside, 0));
-    trace = trace_read(path);
+    trace = trace_read(trace_path);
     const CUstream launched[] = {stream, beside};
     for (size_t i = 0; i < 2; i++) {
         const json_t *kernel = trace_event(trace, "i", "store_at", i);
@@ -300,7 +284,7 @@ Test(trace, a_graph_s_nodes_are_there_for_each_launch_and_not_for_the_capture)
     cr_expect_eq(trace_count(trace, "i", "wait for event"), 1);
     const json_t *wait = trace_event(trace, "X", "wait for event", 0);
     cr_expect_null(json_object_get(json_object_get(wait, "args"), "waits_for"));
-    end_trace(trace);
+    trace_end(trace);
 }
 
 /* ---- the file ------------------------------------------------------------------------------- */
@@ -318,15 +302,15 @@ static const char *describe_oddly(FILE *args, const void *unused)
 
 Test(trace, names_are_escaped_and_foreign_bytes_replaced)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     open_device();
     CUstream stream = make_stream();
     EXPECT_OK(cuEmulatorLaunchWaiting(stream, do_nothing, describe_oddly, "", 1));
     EXPECT_OK(cuStreamSynchronize(stream));
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     trace_event(trace, "i", "say \"\\n\" 100%\n\t\x01\x7f\xef\xbf\xbd(", 0);
     trace_event(trace, "X", "say \"\\n\" 100%\n\t\x01\x7f\xef\xbf\xbd(", 0);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 /* A process that is killed in the middle of its work. */
@@ -342,18 +326,18 @@ static void die_at_work(void)
 Test(trace, percent_p_is_the_process_and_the_file_is_whole_when_that_is_killed)
 {
     int status;
-    begin_trace("trace.%p.%p.json");
+    trace_begin("trace.%p.%p.json");
     pid_t child = fork();
     if (child == 0)
         die_at_work();
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_assert(WIFSIGNALED(status));
-    snprintf(path, sizeof path, "%s/trace.%d.%d.json", folder, child, child);
-    json_t *trace = trace_read(path);
+    snprintf(trace_path, sizeof trace_path, "%s/trace.%d.%d.json", trace_folder, child, child);
+    json_t *trace = trace_read(trace_path);
     expect_number(child, trace_event(trace, "X", "memset", 0), "pid");
     cr_expect_eq(trace_count(trace, "i", "gate"), 1);
     cr_expect_eq(trace_count(trace, "X", "gate"), 0);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 /* What the calls print. */
@@ -386,23 +370,24 @@ static void work_untraced(void)
 static void expect_untraced(const char *wanted)
 {
     char line[1024], text[1024];
-    snprintf(line, sizeof line, "libcuda (emulator): MMLP_EMULATOR_TRACE: %s %s", path, wanted);
+    snprintf(line, sizeof line, "libcuda (emulator): MMLP_EMULATOR_TRACE: %s %s", trace_path,
+             wanted);
     capture_stderr(text, work_untraced);
     cr_expect_str_eq(text, line);
 }
 
 Test(trace, a_file_that_cannot_be_written_gives_one_line_and_work_goes_on)
 {
-    begin_trace("no-such-folder/trace.json");
+    trace_begin("no-such-folder/trace.json");
     expect_untraced("cannot be written: No such file or directory; nothing is traced\n");
-    end_trace(NULL);
+    trace_end(NULL);
 }
 
 Test(trace, a_file_that_another_process_writes_is_left_to_it)
 {
     int ends[2];
     char byte;
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     cr_assert_eq(pipe(ends), 0);
     pid_t child = fork();
     if (child == 0) {
@@ -412,11 +397,11 @@ Test(trace, a_file_that_another_process_writes_is_left_to_it)
     cr_assert_eq(read(ends[0], &byte, 1), 1);
     expect_untraced("is written by another process: %p in the name becomes a process's number; "
                     "nothing is traced\n");
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     expect_number(child, trace_event(trace, "X", "store_at", 0), "pid");
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 static void work_long(void)
@@ -431,16 +416,16 @@ Test(trace, a_full_disk_ends_the_trace_with_one_line_and_leaves_it_whole)
 {
     char text[1024], line[1024];
     const struct rlimit least = {4000, 4000};
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     signal(SIGXFSZ, SIG_IGN);
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &least), 0);
     capture_stderr(text, work_long);
     snprintf(line, sizeof line, "libcuda (emulator): MMLP_EMULATOR_TRACE: %s cannot be written",
-             path);
+             trace_path);
     cr_expect_eq(strncmp(text, line, strlen(line)), 0, "%s", text);
     cr_expect_str_eq(strstr(text, "; "), "; nothing more is traced\n");
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     size_t count = trace_count(trace, "i", "memset");
     cr_expect(count > 5 && count < 20, "%zu are left", count);
-    end_trace(trace);
+    trace_end(trace);
 }

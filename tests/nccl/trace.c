@@ -5,23 +5,7 @@
 #include <unistd.h>
 
 #include "ranks.h"
-#include "temporary_folder.h"
 #include "trace_file.h"
-
-static char *folder, path[512];
-
-static void begin_trace(const char *name)
-{
-    folder = temporary_folder_make();
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    cr_assert_eq(setenv("MMLP_EMULATOR_TRACE", path, 1), 0);
-}
-
-static void end_trace(json_t *trace)
-{
-    json_decref(trace);
-    temporary_folder_remove(folder);
-}
 
 static CUdeviceptr make_words(unsigned value, size_t count)
 {
@@ -103,16 +87,16 @@ static void expect_overlap(const json_t *trace)
 
 Test(nccl_trace, a_collective_beside_others_is_enqueued_before_and_joined_after_them, .timeout = 60)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     ranks_run(THREADS, 2, overlap, NULL, 0);
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     for (int rank = 0; rank < 2; rank++) {
         json_t *own = trace_where(trace, "device", rank);
         expect_overlap(own);
         json_decref(own);
     }
     cr_expect_eq(trace_count(trace, "X", "all-reduce"), 2);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 /* ---- processes ------------------------------------------------------------------------------ */
@@ -128,16 +112,17 @@ Test(nccl_trace, the_files_of_two_processes_have_one_clock, .timeout = 60)
     glob_t files;
     json_t *traces[2];
     const json_t *ran[2];
-    begin_trace("%p.json");
+    trace_begin("%p.json");
     ranks_run(PROCESSES, 2, reduce_once, NULL, 0);
-    snprintf(path, sizeof path, "%s/*.json", folder);
-    cr_assert_eq(glob(path, 0, NULL, &files), 0);
+    snprintf(trace_path, sizeof trace_path, "%s/*.json", trace_folder);
+    cr_assert_eq(glob(trace_path, 0, NULL, &files), 0);
     cr_assert_eq(files.gl_pathc, 2);
     for (int i = 0; i < 2; i++) {
         traces[i] = trace_read(files.gl_pathv[i]);
         ran[i] = trace_event(traces[i], "X", "all-reduce", 0);
-        snprintf(path, sizeof path, "%s/%.0f.json", folder, trace_number_in(ran[i], "pid"));
-        cr_expect_str_eq(path, files.gl_pathv[i]);
+        snprintf(trace_path, sizeof trace_path, "%s/%.0f.json", trace_folder,
+                 trace_number_in(ran[i], "pid"));
+        cr_expect_str_eq(trace_path, files.gl_pathv[i]);
         expect_operations(ran[i], "[{\"name\":\"all-reduce\",\"count\":3,\"type\":\"int32\","
                                   "\"reduction\":\"sum\"}]");
     }
@@ -145,7 +130,7 @@ Test(nccl_trace, the_files_of_two_processes_have_one_clock, .timeout = 60)
     cr_expect_lt(trace_begun(ran[1]), trace_ended(ran[0]));
     globfree(&files);
     json_decref(traces[0]);
-    end_trace(traces[1]);
+    trace_end(traces[1]);
 }
 
 /* ---- groups and graphs ---------------------------------------------------------------------- */
@@ -167,14 +152,14 @@ static void exchange(test_rank *own)
 
 Test(nccl_trace, a_group_lists_its_operations, .timeout = 60)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     ranks_run(THREADS, 2, exchange, NULL, 0);
-    json_t *trace = trace_read(path), *second = trace_where(trace, "device", 1);
+    json_t *trace = trace_read(trace_path), *second = trace_where(trace, "device", 1);
     expect_operations(trace_event(second, "X", "group", 0),
                       "[{\"name\":\"send\",\"count\":2,\"type\":\"fp32\",\"rank\":0},"
                       "{\"name\":\"receive\",\"count\":2,\"type\":\"fp32\",\"rank\":0}]");
     json_decref(second);
-    end_trace(trace);
+    trace_end(trace);
 }
 
 static void replay(test_rank *own)
@@ -193,11 +178,11 @@ static void replay(test_rank *own)
 
 Test(nccl_trace, a_graph_s_collective_is_there_for_each_launch, .timeout = 60)
 {
-    begin_trace("trace.json");
+    trace_begin("trace.json");
     ranks_run(THREADS, 2, replay, NULL, 0);
-    json_t *trace = trace_read(path), *first = trace_where(trace, "device", 0);
+    json_t *trace = trace_read(trace_path), *first = trace_where(trace, "device", 0);
     cr_expect_eq(trace_count(first, "i", "all-reduce"), 2);
     cr_expect_eq(trace_count(first, "X", "all-reduce"), 2);
     json_decref(first);
-    end_trace(trace);
+    trace_end(trace);
 }

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 #include "parallel_step.h"
-#include "temporary_folder.h"
 #include "trace_file.h"
 
 #define REQUIRE(call) cr_assert_eq(call, MMLP_OK, "%s", mmlp_last_error())
@@ -55,27 +54,24 @@ static void run_step(thread_rank *rank)
 /* `check` sees the events of each rank. */
 static void traced(const char *fields, subject s, void (*check)(const json_t *trace))
 {
-    char *folder = temporary_folder_make(), *path = NULL, *all = NULL;
-    cr_assert(asprintf(&path, "%s/trace.json", folder) > 0);
+    char *all = NULL;
     cr_assert(asprintf(&all,
                        "activation_func = F.silu, gated_linear_unit = true, params_dtype = 'bf16', "
                        "add_bias_linear = false, gradient_accumulation_fusion = true, %s",
                        fields) > 0);
-    setenv("MMLP_EMULATOR_TRACE", path, 1);
+    trace_begin("trace.json");
     char *content = loaded_spec(PARALLEL_HIDDEN, PARALLEL_FFN, all, "");
     s.bundle = loaded_bundle(content, NULL);
     with_thread_ranks(RANKS, run_step, &s);
-    json_t *trace = trace_read(path);
+    json_t *trace = trace_read(trace_path);
     for (int rank = 0; rank < RANKS; rank++) {
         json_t *own = trace_where(trace, "device", rank);
         check(own);
         json_decref(own);
     }
-    json_decref(trace);
+    trace_end(trace);
     mmlp_bundle_close(s.bundle);
-    temporary_folder_remove(folder);
     free(content);
-    free(path);
     free(all);
 }
 
