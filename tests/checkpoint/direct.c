@@ -11,23 +11,20 @@
 #include <unistd.h>
 
 #include "interrupted.h"
+#include "saved.h"
 #include "shard.h"
-#include "temporary_folder.h"
 
 /* Six weights of two MiB: six runs for one rank. No size is a multiple of a page. */
 static const shard_model after = {520, 2056, true, true, true, "bf16", 2};
 static const shard_model before = {4, 8, true, true, false, "fp32", 0};
 enum { LONG_RUNS = 6 };
 
-static char *folder, path[4096], temporary[4200];
 static mmlp_context *context;
 static shard rank;
 
 static void begin(void)
 {
-    folder = temporary_folder_make();
-    snprintf(path, sizeof path, "%s/c.safetensors", folder);
-    snprintf(temporary, sizeof temporary, "%s.saving", path);
+    saved_begin();
     shard_save_all(path, &before, 1);
     cr_assert_eq(mmlp_context_create(&context, NULL), MMLP_OK, "%s", mmlp_last_error());
     shard_make(&rank, &after, 1, 0, context);
@@ -38,7 +35,7 @@ static void end(void)
 {
     shard_free(&rank);
     mmlp_context_destroy(context);
-    temporary_folder_remove(folder);
+    saved_end();
 }
 
 TestSuite(direct, .init = begin, .fini = end, .timeout = 120);

@@ -16,30 +16,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "saved.h"
 #include "shard.h"
-#include "temporary_folder.h"
 
 /* ---- a file between two states --------------------------------------------------------------- */
 
 static const shard_model before = {4, 8, true, true, false, "bf16", 0};
 static const shard_model after = {4, 8, true, true, true, "fp32", 0};
 
-static char *folder, path[4096], temporary[4200];
-
 static void begin(void)
 {
-    folder = temporary_folder_make();
-    snprintf(path, sizeof path, "%s/c.safetensors", folder);
-    snprintf(temporary, sizeof temporary, "%s.saving", path);
+    saved_begin();
     shard_save_all(path, &before, 2);
 }
 
-static void end(void)
-{
-    temporary_folder_remove(folder);
-}
-
-TestSuite(interrupted, .init = begin, .fini = end);
+TestSuite(interrupted, .init = begin, .fini = saved_end);
 
 static mmlp_status save_after(void)
 {

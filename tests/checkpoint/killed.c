@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "interrupted.h"
+#include "saved.h"
 #include "shard.h"
-#include "temporary_folder.h"
 
 enum { RANKS = 2, SAVED = 0, NOT_SAVED = 3 };
 
@@ -27,8 +27,6 @@ typedef struct meeting {
     mmlp_comm_id id;
     _Atomic int has_id;
 } meeting;
-
-static char *folder, path[4096];
 
 /* The exit code of a rank: whether it was told that the file is saved. */
 static int save_as(meeting *m, int rank, int calls)
@@ -105,11 +103,10 @@ static int kill_at_every_call(int killed)
 
 Test(checkpoint_killed, kill_9_of_any_rank_at_any_call_leaves_a_whole_file, .timeout = 240)
 {
-    folder = temporary_folder_make();
-    snprintf(path, sizeof path, "%s/c.safetensors", folder);
+    saved_begin();
     shard_save_all(path, &before, RANKS);
     cr_expect_geq(kill_at_every_call(0), 14);
     shard_save_all(path, &before, RANKS);
     cr_expect_geq(kill_at_every_call(1), 7); /* open, pieces, fsync, close */
-    temporary_folder_remove(folder);
+    saved_end();
 }

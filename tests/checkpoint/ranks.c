@@ -11,25 +11,11 @@
 
 #include "base/file.h"
 #include "interrupted.h"
+#include "saved.h"
 #include "shard.h"
-#include "temporary_folder.h"
 #include "thread_ranks.h"
 
-static char *folder, path[4096], temporary[4200];
-
-static void begin(void)
-{
-    folder = temporary_folder_make();
-    snprintf(path, sizeof path, "%s/c.safetensors", folder);
-    snprintf(temporary, sizeof temporary, "%s.saving", path);
-}
-
-static void end(void)
-{
-    temporary_folder_remove(folder);
-}
-
-TestSuite(checkpoint_ranks, .init = begin, .fini = end, .timeout = 120);
+TestSuite(checkpoint_ranks, .init = saved_begin, .fini = saved_end, .timeout = 120);
 
 /* ---- together -------------------------------------------------------------------------------- */
 

@@ -9,25 +9,12 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "saved.h"
 #include "shard.h"
-#include "temporary_folder.h"
 
 static const shard_model model = {4, 8, true, true, false, "bf16", 0};
 
-static char *folder, path[4096];
-
-static void begin(void)
-{
-    folder = temporary_folder_make();
-    snprintf(path, sizeof path, "%s/c.safetensors", folder);
-}
-
-static void end(void)
-{
-    temporary_folder_remove(folder);
-}
-
-TestSuite(refused, .init = begin, .fini = end);
+TestSuite(refused, .init = saved_begin, .fini = saved_end);
 
 /* Without the folder, which is another one each time. */
 static void expect_line(const char *wanted)

@@ -5,26 +5,14 @@
 #include <unistd.h>
 
 #include "program.h"
+#include "saved.h"
 #include "shard.h"
-#include "temporary_folder.h"
 
 #define SPEC SPECS "/swiglu_nobias_tp2.lua"
 
 static const shard_model model = {32, 64, true, false, false, "bf16", 0};
-static char *folder, path[4096];
 
-static void begin(void)
-{
-    folder = temporary_folder_make();
-    snprintf(path, sizeof path, "%s/c.safetensors", folder);
-}
-
-static void end(void)
-{
-    temporary_folder_remove(folder);
-}
-
-TestSuite(ckpt_verify, .init = begin, .fini = end);
+TestSuite(ckpt_verify, .init = saved_begin, .fini = saved_end);
 
 /* The output, in which FILE stands for the path. */
 static void expect(const char *option, const char *value, int exit_code, const char *wanted)
